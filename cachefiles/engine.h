@@ -1,0 +1,163 @@
+// The cachefiles engine: what the kernel's fscache front end and cachefiles back end were, as a library.
+//
+// Two faces. The *control channel* (`Channel`, `Handle`) is the user daemon's: it is the kernel's protocol call by
+// call, so results are byte counts or negative errnos, never Result. The *consumer* (`Volume`, `Cookie`) is the
+// mount's: it is asynchronous, because a front must never block on a user daemon.
+//
+// Normative behaviour: docs/cachefiles.md. One Engine stands for one kernel: one channel slot, one registry of caches.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/unique_function.h"
+
+namespace hydrant::cachefiles {
+
+// When a new object's file gets its name. The kernel links it at withdrawal, so a crash loses the session's objects.
+enum class Naming { kFromBirth, kAtCommit };
+// What says that a block is there: our own content map, or (the kernel's way) the backing file's allocation.
+enum class Presence { kContentMap, kSparse };
+
+struct EngineOptions {
+  Naming naming = Naming::kFromBirth;
+  Presence presence = Presence::kContentMap;
+  unsigned worker_threads = 2;  // lookups, commits, flushes of content maps; 1..64
+};
+
+// Who performs a control operation: what the kernel would take from the calling task.
+struct Caller {
+  bool sys_admin = true;  // CAP_SYS_ADMIN
+  int cwd = AT_FDCWD;     // directory that relative paths, `cull` and `inuse` refer to
+};
+
+// The anonymous, write-only descriptor of one object. Sharing the pointer is dup(2); dropping the last reference is the
+// last close. Thread-safe.
+class Handle {
+ public:
+  virtual ~Handle() = default;
+  virtual int64_t pwrite(Bytes bytes, uint64_t offset) = 0;   // bytes written or -errno
+  virtual int64_t write(Bytes bytes) = 0;                     // at the handle's own position
+  virtual int64_t lseek(int64_t offset, int whence) = 0;      // on the backing file; new position or -errno
+  virtual int ioctl(uint32_t number, uint64_t argument) = 0;  // READ_COMPLETE: argument is the msg_id
+};
+
+// Where a control read puts what it got: the memory and the descriptor table of the reading task.
+class Receiver {
+ public:
+  virtual ~Receiver() = default;
+  // Reserves a descriptor number for an OPEN message; -EMFILE when the table is full.
+  virtual int reserve_fd() = 0;
+  // Copies the message out and, for OPEN, makes `handle` visible under `fd`. False stands for a bad address: the
+  // engine then takes the descriptor back. `handle` is null and `fd` -1 for READ and CLOSE.
+  virtual bool deliver(Bytes message, std::shared_ptr<Handle> handle, int fd) = 0;
+};
+
+// One open instance of the control channel. Dropping the last reference is the release of section 2.7. Thread-safe.
+class Channel {
+ public:
+  virtual ~Channel() = default;
+  virtual int64_t write(Bytes command, const Caller& caller) = 0;  // full length or -errno
+  // At most one message; 0 when nothing is deliverable now; never blocks.
+  virtual int64_t read(size_t buffer_size, Receiver& receiver) = 0;
+  virtual unsigned poll() = 0;  // EPOLLIN | EPOLLOUT
+  // Called (from any thread, no engine lock held) whenever poll() may have changed. Replaces the earlier one.
+  virtual void on_wake(UniqueFunction<void()> wake) = 0;
+};
+
+inline constexpr uint8_t kAdviceSingleChunk = 0x01;
+inline constexpr uint8_t kAdviceNoCacheOnWrite = 0x02;
+inline constexpr uint8_t kAdviceWantCacheSize = 0x04;
+
+// A consumer's grouping key, `erofs,<domain or fsid>` for mounts. Dropping the last reference relinquishes it.
+class Volume {
+ public:
+  virtual ~Volume() = default;
+  virtual const std::string& key() const = 0;
+};
+
+struct CookieOptions {
+  uint8_t advice = kAdviceWantCacheSize;
+  uint64_t size = 0;
+  Buffer aux;
+};
+
+// One data object as its consumer sees it. Thread-safe. Dropping the last reference relinquishes it and keeps the data.
+class Cookie {
+ public:
+  // What became of an `ensure`: destroying it does nothing, `cancel` is the killed reader.
+  class Wait {
+   public:
+    virtual ~Wait() = default;
+    // The request leaves the table and its callback gets -EINTR, unless an answer won the race. Idempotent.
+    virtual void cancel() = 0;
+  };
+
+  virtual ~Cookie() = default;
+
+  // Starts the lookup if need be. `ready` is called exactly once: 0 when the object is active, else -errno
+  // (-ENOBUFS: caching failed, -EIO: cache dead). Every use() is paired with unuse().
+  virtual void use(UniqueFunction<void(int)> ready) = 0;
+  virtual void unuse() = 0;
+
+  virtual char state() const = 0;     // letter of the specification's conventions table
+  virtual uint64_t size() const = 0;  // as the user daemon's copen said; valid once active
+
+  // True when every block of `range` is present. Takes no lock, allocates nothing.
+  virtual bool present(ByteRange range) const = 0;
+  // True when the whole object is present and every granule of it is durable.
+  virtual bool complete() const = 0;
+
+  // Makes `range` (any alignment) present by asking the user daemon for each hole in it. `done` is called exactly
+  // once, possibly before ensure returns and from any thread: 0, or -errno (-EIO: not supplied, -EINTR: cancelled).
+  // The returned wait is null when `done` was called already.
+  virtual std::shared_ptr<Wait> ensure(ByteRange range, UniqueFunction<void(int)> done) = 0;
+
+  // Reads bytes of a range that ensure() or present() vouched for. Byte count (short only at the end of the backing
+  // file) or -errno. No lock, no allocation.
+  virtual int64_t read(MutableBytes out, uint64_t offset) = 0;
+  // Opens the backing file once more, read-only: for a complete object that the kernel reads by itself.
+  virtual Result<Fd> backing_file() = 0;
+
+  virtual int resize(uint64_t size) = 0;  // section 7.8; 0 or -errno
+  virtual void invalidate() = 0;          // section 7.7
+  // Ends the consumer's interest now instead of at the last reference. `retire` also deletes the data.
+  // `done` runs when the object is withdrawn (its CLOSE read, its file committed or unlinked).
+  virtual void relinquish(bool retire, UniqueFunction<void()> done) = 0;
+
+  struct Stat {
+    uint64_t size = 0;
+    uint64_t present_bytes = 0;  // by the content map
+    uint64_t durable_bytes = 0;
+    uint64_t reads_requested = 0;  // READ requests sent to the user daemon
+  };
+  virtual Stat stat() const = 0;
+};
+
+// Thread-safe. Outlives every channel, volume and cookie made from it.
+class Engine {
+ public:
+  static std::unique_ptr<Engine> create(EngineOptions options);
+  virtual ~Engine() = default;
+
+  // -EPERM, -EBUSY as section 2.1; on success 0 and *channel is set.
+  virtual int open_channel(const Caller& caller, std::shared_ptr<Channel>* channel) = 0;
+
+  // Key 1..254 bytes without '/'. kBusy while the same key is acquired and not relinquished.
+  virtual Result<std::shared_ptr<Volume>> acquire_volume(std::string_view key, Bytes coherency = {}) = 0;
+  // Binary key, 1..255 bytes. The cookie keeps its volume alive. kBusy while the same key is acquired.
+  virtual Result<std::shared_ptr<Cookie>> acquire_cookie(std::shared_ptr<Volume> volume, Bytes key,
+                                                         CookieOptions options = {}) = 0;
+
+  // Makes everything present durable now: data first, then the content maps. Blocks on the disk.
+  virtual Result<> flush() = 0;
+};
+
+}  // namespace hydrant::cachefiles

@@ -1,0 +1,36 @@
+// A layout: how ranges of a device map to ranges of a remote blob, with the digests that prove them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/error.h"
+
+namespace hydrant::image {
+
+// One unit of fetching: get `stored` from the blob, decode it, and `device` becomes writable, verified.
+struct Fill {
+  ByteRange device;  // aligned to the layout's granule (the last one ends with the device)
+  ByteRange stored;  // of the remote blob, as it travels
+};
+
+// Takes verified bytes of the device, in ascending order, at offsets aligned to 4096.
+using DeviceSink = std::function<Result<>(uint64_t device_offset, Bytes bytes)>;
+
+// Immutable; thread-safe.
+class Layout {
+ public:
+  virtual ~Layout() = default;
+  virtual uint64_t device_size() const = 0;  // a multiple of 4096
+  virtual uint64_t granule() const = 0;      // what is verified as one: a power of two, 64 KiB .. 4 MiB
+  // The fill that makes `wanted` (non-empty, inside the device) available: whole granules, and of those that the
+  // fetched bytes complete anyway, the neighbours too.
+  virtual Fill plan(ByteRange wanted) const = 0;
+  // Decodes `stored` (exactly fill.stored) and hands out every granule of fill.device. A granule that does not match
+  // its digest ends the call with kCorrupt before any byte of it is handed out.
+  virtual Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const = 0;
+};
+
+}  // namespace hydrant::image

@@ -1,0 +1,60 @@
+// The contract of a place bytes come from. Implement `Blob` (and `ImageStore` when the place keeps images) to add one;
+// source/file is the smallest example, `FakeBlob` in source/fake.h the one that misbehaves on demand.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <string>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/digest.h"
+#include "base/error.h"
+
+namespace hydrant::source {
+
+struct ReadRequest {
+  ByteRange range;       // inside [0, Blob::size())
+  Deadline deadline;     // the read has failed with kTooSlow when it passes
+  std::stop_token stop;  // nobody waits any more: fail with kCancelled soon
+};
+
+// Takes consecutive pieces in order. An error ends the read and becomes its result. Called in the reader's thread.
+using Sink = std::function<Result<>(Bytes)>;
+
+// One remote object that does not change under its readers: a source that notices a change fails with kGone.
+// Thread-safe: many reads of one blob run at a time, each blocking its own thread.
+class Blob {
+ public:
+  virtual ~Blob() = default;
+  virtual uint64_t size() const = 0;
+  // Delivers exactly request.range, or an error; what the sink got before an error must be thrown away by its owner.
+  virtual Result<> read(const ReadRequest& request, const Sink& sink) = 0;
+  // For logs and messages: an origin without credentials, "registry.example/app@sha256:…".
+  virtual std::string describe() const = 0;
+};
+
+// read() into memory.
+Result<Buffer> read_all(Blob& blob, const ReadRequest& request);
+
+struct StoredManifest {
+  std::string media_type;  // as the store said; may be empty
+  std::string body;        // at most 4 MiB; its digest was checked when it was asked for by digest
+  Digest digest;           // SHA-256 of body
+};
+
+// A place that keeps images: manifests by tag or digest, blobs by digest. Thread-safe.
+class ImageStore {
+ public:
+  virtual ~ImageStore() = default;
+  // `reference`: a tag, or "sha256:…". kNotFound names the image.
+  virtual Result<StoredManifest> manifest(const std::string& reference, Deadline deadline) = 0;
+  // `size` is what the manifest says; a store that knows better and differs fails with kCorrupt.
+  virtual Result<std::shared_ptr<Blob>> blob(const Digest& digest, uint64_t size, Deadline deadline) = 0;
+  virtual std::string describe() const = 0;  // "registry:5000/app", "oci:/srv/image"
+};
+
+}  // namespace hydrant::source
