@@ -1,0 +1,250 @@
+// The admin protocol: what hydrant says to hydrantd and hydrant-fetchd, one JSON object a line. Encoding and decoding
+// only; base/line_socket.h carries the lines.
+//
+// A request has "op". It is answered by any number of progress lines, then by one final line that has either "ok":true
+// and the result, or "error" with a code (the names of `to_string(Code)`) and a sentence for people. Unknown members
+// are ignored, so either side may be the newer one; missing members take the defaults below.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/error.h"
+
+namespace hydrant::proto {
+
+using Json = nlohmann::json;
+
+// Longer lines are refused by both sides.
+constexpr size_t kAdminLineLimit = 1 << 20;
+
+// ---- Requests of hydrantd (run/hydrantd.sock).
+
+// Mounts the metadata object `fsid` with its devices at `dir`. Errors: kInvalid (dir missing or no directory), kBusy
+// (something is mounted there), kUnsupported (no file-backed EROFS), kTooSlow (no user daemon answered), kCorrupt
+// (metadata digest), kNoSpace, kDenied.
+struct MountRequest {
+  static constexpr std::string_view kOp = "mount";
+  std::string dir;  // absolute
+  std::string fsid;
+  std::vector<std::string> devices;  // in the metadata's slot order
+  std::string domain_id;             // empty: none
+  std::string meta_digest;           // "sha256:…", empty: not known
+  std::string source;                // what people asked for, shown by list
+  std::string image;                 // fetchd's facts as JSON text, kept and given back as it is
+  uint32_t read_ahead_kb = 0;        // 0: hydrantd's default
+};
+
+// Errors: kNotFound (no mount of ours), kBusy (open files).
+struct UmountRequest {
+  static constexpr std::string_view kOp = "umount";
+  std::string dir;
+  bool lazy = false;
+};
+
+struct ListRequest {
+  static constexpr std::string_view kOp = "list";
+};
+
+struct StatMountRequest {
+  static constexpr std::string_view kOp = "stat";
+  std::string dir;
+};
+
+// Uses the cookie as a mount would, so that the user daemon gets its OPEN and may fill the whole object.
+struct IngestBeginRequest {
+  static constexpr std::string_view kOp = "ingest.begin";
+  std::string domain_id;
+  std::string id;
+};
+
+// The object is complete and `size` bytes long: resize and keep it.
+struct IngestEndRequest {
+  static constexpr std::string_view kOp = "ingest.end";
+  std::string domain_id;
+  std::string id;
+  uint64_t size = 0;
+};
+
+// Retires the object. A connection that closes between begin and end does the same.
+struct IngestAbortRequest {
+  static constexpr std::string_view kOp = "ingest.abort";
+  std::string domain_id;
+  std::string id;
+};
+
+// ---- Requests of fetchd (run/fetchd.sock).
+
+// Resolves a source and makes everything a mount needs, streaming layers that have no index yet.
+struct PrepareRequest {
+  static constexpr std::string_view kOp = "prepare";
+  std::string source;
+  std::string as = "auto";         // image | erofs | tar | file | auto
+  std::string platform;            // "linux/arm64"; empty: this machine's
+  std::string docker_config;       // content of docker's config.json, may be empty
+  std::optional<bool> plain_http;  // unset: only for loopback hosts
+  bool index_only = false;         // make and keep the indexes, put nothing into the cache
+};
+
+struct StatImageRequest {
+  static constexpr std::string_view kOp = "stat";
+  std::string fsid;
+};
+
+// ---- Requests of both.
+
+struct StatusRequest {
+  static constexpr std::string_view kOp = "status";
+};
+
+// Answered when everything is put away; then the daemon exits.
+struct StopRequest {
+  static constexpr std::string_view kOp = "stop";
+};
+
+using HydrantdRequest = std::variant<MountRequest, UmountRequest, ListRequest, StatMountRequest, IngestBeginRequest,
+                                     IngestEndRequest, IngestAbortRequest, StatusRequest, StopRequest>;
+using FetchdRequest = std::variant<PrepareRequest, StatImageRequest, StatusRequest, StopRequest>;
+
+// One line without its newline. Text that is not UTF-8 is sent with replacement characters: callers check paths.
+std::string encode(const HydrantdRequest& request);
+std::string encode(const FetchdRequest& request);
+
+// kInvalid for anything but a request of that daemon.
+Result<HydrantdRequest> decode_hydrantd_request(std::string_view line);
+Result<FetchdRequest> decode_fetchd_request(std::string_view line);
+
+// ---- Answers.
+
+struct Progress {
+  std::string phase;  // resolve | index | stream | merge
+  uint64_t done = 0;  // stored bytes
+  uint64_t total = 0;
+  uint64_t layers = 0;
+};
+
+struct MountReply {
+  std::string dir;
+  std::string fsid;
+  uint64_t ready_ms = 0;
+};
+
+struct MountEntry {
+  std::string dir;
+  std::string fsid;
+  std::string source;
+  std::string state;  // live | dead
+  uint64_t devices = 0;
+  int64_t mounted_at = 0;  // seconds since 1970
+};
+
+struct ListReply {
+  std::vector<MountEntry> mounts;
+};
+
+struct DeviceStat {
+  std::string id;
+  uint64_t size = 0;     // bytes
+  uint64_t present = 0;  // bytes that are here
+  uint64_t durable = 0;  // bytes that survive a power cut
+  std::string front;     // fuse | file
+  uint64_t reads = 0;    // READ requests sent
+};
+
+struct ObjectStat {
+  std::string id;
+  uint64_t size = 0;
+};
+
+struct StatMountReply {
+  std::string dir;
+  std::string fsid;
+  std::string source;
+  std::string state;
+  int64_t mounted_at = 0;
+  std::vector<DeviceStat> devices;
+  ObjectStat metadata;
+  std::map<std::string, uint64_t> counters;
+  std::string image;  // as given to mount
+};
+
+struct IngestBeginReply {
+  bool present = false;  // the object is here and complete: nothing to do
+};
+
+struct LayerFacts {
+  std::string digest;
+  uint64_t size = 0;  // stored bytes
+  std::string diff_id;
+  uint64_t device_size = 0;
+  bool lazy = false;
+  std::string why;  // when not lazy: the reason
+};
+
+// What fetchd knows of an image; travels through hydrantd as opaque text (`MountRequest::image`).
+struct ImageFacts {
+  std::string manifest;
+  std::string platform;
+  std::vector<LayerFacts> layers;
+  uint64_t compressed_bytes = 0;
+  uint64_t unpacked_bytes = 0;
+  uint64_t files = 0;
+  uint64_t streamed_bytes = 0;  // stored bytes read by this prepare to make indexes
+};
+
+struct PrepareReply {
+  std::string fsid;
+  std::vector<std::string> devices;
+  std::string domain_id;
+  std::string meta_digest;
+  std::string source;  // canonical text
+  ImageFacts image;
+};
+
+struct StatImageReply {
+  uint64_t fetched_bytes = 0;  // stored bytes from the origin since this daemon started, of this image's layers
+  uint64_t fills = 0;
+  std::map<std::string, uint64_t> errors;  // reason: count
+};
+
+struct StatusReply {
+  int64_t pid = 0;
+  std::string version;
+  uint64_t rss_bytes = 0;
+  bool attached = false;          // a user daemon is on the control channel
+  bool erofs_file_backed = true;  // hydrantd only
+};
+
+struct EmptyReply {};
+
+// The final line of a success. Instantiated for every *Reply above.
+template <class Reply>
+std::string encode_reply(const Reply& reply);
+std::string encode_error(const Error& error);
+std::string encode_progress(const Progress& progress);
+
+// A line that came back. kInvalid when it is none of the three; the error the peer reports is a value here, because the
+// caller must tell it from a broken line.
+using Answer = std::variant<Progress, Json, Error>;
+Result<Answer> decode_answer(std::string_view line);
+
+// From the Json of a success. kInvalid when a member has the wrong type.
+template <class Reply>
+Result<Reply> decode_reply(const Json& answer);
+
+std::string to_text(const ImageFacts& facts);
+Result<ImageFacts> parse_image_facts(std::string_view text);
+
+// Parses JSON from outside: at most kAdminLineLimit bytes and 32 levels deep, kInvalid otherwise.
+Result<Json> parse_json(std::string_view text);
+
+// The inverse of to_string(Code); kIo for names this version does not know.
+Code parse_code(std::string_view name);
+
+}  // namespace hydrant::proto
