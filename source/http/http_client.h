@@ -1,0 +1,108 @@
+// HTTP over libcurl for threads that wait: a transfer runs in the caller's thread, on a kept-alive connection of a pool
+// per origin. Nothing here logs, and no error text holds a query string, a user name or a token.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace hydrant::source {
+
+struct HttpOptions {
+  std::chrono::milliseconds connect_timeout{10'000};  // DNS, TCP and TLS together
+  std::chrono::milliseconds stall_timeout{15'000};    // no byte for so long ends a transfer; it may be retried
+  unsigned attempts = 5;                              // of one request, or in a row without progress of a read
+  std::chrono::milliseconds first_backoff{100};       // doubles per attempt, with jitter
+  std::chrono::milliseconds longest_backoff{5'000};
+  size_t idle_per_origin = 16;  // kept connections
+  std::string ca_file;          // PEM; empty: the system's
+  std::string user_agent;       // empty: "hydrant/<version>"
+};
+
+// How long the work may take and whether anybody still wants it.
+struct Patience {
+  Deadline deadline;
+  std::stop_token stop;
+};
+
+struct HttpHead {
+  int status = 0;
+  std::map<std::string, std::string> headers;  // names in lower case; repeated fields joined by ", "
+  std::string url;                             // that answered, after redirects; may hold a signature
+  std::optional<std::chrono::seconds> retry_after;
+  std::string error_body;  // of a status other than 2xx: its first 64 KiB
+
+  std::string header(const std::string& lower_case_name) const;  // empty when missing
+};
+
+// Gives the Authorization header for requests to one origin, and gets to see its refusals. Thread-safe.
+class Authorizer {
+ public:
+  virtual ~Authorizer() = default;
+  // The header's value; empty sends none.
+  virtual Result<std::string> authorization(const Patience& patience) = 0;
+  // The origin answered 401 to a request that carried `used`. True when authorization() has something else to offer
+  // now.
+  virtual Result<bool> refused(const std::string& used, const HttpHead& answer, const Patience& patience) = 0;
+};
+
+struct HttpRequest {
+  std::string method = "GET";
+  std::string url;
+  std::vector<std::string> headers;  // "Accept: …"; sent to every hop
+  std::string body;                  // of a POST
+  std::optional<ByteRange> range;
+  Authorizer* authorizer = nullptr;  // for the origin of `url` alone: never sent to where it redirects
+  Patience patience;
+};
+
+// Takes pieces of a 2xx body in order, the head beside. False ends the transfer early and well.
+using BodySink = std::function<Result<bool>(const HttpHead& head, Bytes piece)>;
+
+// Thread-safe.
+class HttpClient {
+ public:
+  explicit HttpClient(HttpOptions options = {});
+  ~HttpClient();
+  HttpClient(const HttpClient&) = delete;
+
+  // One try: authorization with one re-ask after 401, up to 5 redirects, no retries. Any status is a success here; a
+  // sink's error is the result, with `retry` cleared. kUnreachable names the origin; kTooSlow, kCancelled as Patience
+  // has it; a transfer that broke or stalled has `retry` set.
+  Result<HttpHead> send(const HttpRequest& request, const BodySink& sink);
+
+  struct Document {
+    HttpHead head;
+    std::string body;
+  };
+  // A small body in memory, with retries. More than `limit` bytes is kCorrupt. Every status is a success but those that
+  // ask for a retry (408, 429, 5xx) until the attempts are used up.
+  Result<Document> get(const HttpRequest& request, size_t limit);
+
+  const HttpOptions& options() const { return options_; }
+
+ private:
+  class Pool;
+  Result<HttpHead> hop(const HttpRequest& request, const std::string& url, const std::string& authorization,
+                       const BodySink& sink);
+  HttpOptions options_;
+  std::unique_ptr<Pool> pool_;
+};
+
+// The error of a status that is none of success, `what` in front. Sets `retry` for 408, 429 and 5xx.
+Error status_error(const HttpHead& head, const std::string& what);
+
+// "https://registry.example:5000", for the pool and for people; empty when `url` is none.
+std::string origin_of(const std::string& url);
+
+}  // namespace hydrant::source

@@ -1,0 +1,42 @@
+// From a SOURCE to what reads it, and from a store to one image of it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "proto/oci.h"
+#include "proto/reference.h"
+#include "source/auth/docker_config.h"
+#include "source/http/http_client.h"
+#include "source/source.h"
+
+namespace hydrant::source {
+
+struct OpenOptions {
+  DockerConfig credentials;
+  std::optional<bool> plain_http;  // nothing: plain HTTP for loopback registries alone
+};
+
+// For kRegistry and kOciDir; other kinds are kInvalid. A registry is not asked anything yet.
+Result<std::shared_ptr<ImageStore>> open_image_store(const proto::SourceReference& reference,
+                                                     std::shared_ptr<HttpClient> client, const OpenOptions& options);
+
+// For kHttp and kFile; kS3 is kUnsupported, other kinds are kInvalid.
+Result<std::shared_ptr<Blob>> open_blob(const proto::SourceReference& reference, std::shared_ptr<HttpClient> client,
+                                        Deadline deadline);
+
+// One platform's image of a store, checked: it is a container image, digests and sizes match, every layer's type is
+// known, there is a diff_id for each layer.
+struct ResolvedImage {
+  Digest manifest_digest;  // of the platform's manifest, not of an index above it
+  std::string manifest_body;
+  proto::ImageManifest manifest;
+  proto::ImageConfig config;
+};
+
+// `reference` as ImageStore::manifest takes it.
+Result<ResolvedImage> resolve_image(ImageStore& store, const std::string& reference, const proto::Platform& platform,
+                                    Deadline deadline);
+
+}  // namespace hydrant::source
