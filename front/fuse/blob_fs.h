@@ -1,0 +1,66 @@
+// The FUSE front: one fixed, tiny file system, a directory of read-only files, each a cookie's data. EROFS opens these
+// files as its devices. A hit is answered from the backing file by the thread that read the request; a miss waits for
+// the user daemon without holding a thread.
+//
+// It fails closed: when this process dies the kernel answers EIO, never zeros (docs/decisions/001-raw-fuse.md).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "cachefiles/engine.h"
+
+namespace hydrant::front {
+
+struct BlobFsOptions {
+  std::string mount_point;  // an existing directory; what a dead predecessor left there is removed
+  unsigned threads = 2;     // that read /dev/fuse; 1..64, restart
+  Duration read_limit = std::chrono::seconds(60);  // a miss that took longer gets EIO; 1 ms .. 1 h, restart
+};
+
+// Since creation. A READ is counted once, under the way it ended.
+struct BlobFsStat {
+  uint64_t hits = 0;         // answered from the backing file at once
+  uint64_t misses = 0;       // answered after the user daemon supplied the bytes
+  uint64_t errors = 0;       // EIO: not supplied, or the backing file failed
+  uint64_t too_slow = 0;     // EIO: read_limit passed
+  uint64_t interrupted = 0;  // EINTR: the reader was killed
+  uint64_t waiting = 0;      // now
+  uint64_t bytes = 0;        // delivered
+};
+
+// Thread-safe. Cookies must outlive their engine's callbacks only, not this object: what the kernel still has open is
+// kept alive by the file system itself.
+class BlobFs {
+ public:
+  // Mounts the file system. kUnsupported without /dev/fuse, kDenied without root.
+  static Result<std::unique_ptr<BlobFs>> create(BlobFsOptions options);
+
+  // Unmounts (lazily if something is open), fails every waiting read with EIO, joins the threads.
+  ~BlobFs();
+
+  // Makes the file `name` (1..255 bytes, no '/') of `size` bytes rounded up to 4096; the bytes past `size` read as
+  // zeros. The cookie must be active and in use until the last open of the file is gone, which is when the file system
+  // drops its reference. kExists for a name in use, kNoSpace past 65536 files.
+  Result<> add(const std::string& name, std::shared_ptr<cachefiles::Cookie> cookie, uint64_t size);
+
+  // Opens a file for reading through the file system itself, wherever it is mounted.
+  Result<Fd> open(const std::string& name);
+
+  // Takes the name away. Whoever has the file open goes on reading.
+  void remove(const std::string& name);
+
+  BlobFsStat stat() const;
+
+  class Server;
+
+ private:
+  explicit BlobFs(std::shared_ptr<Server> server);
+  std::shared_ptr<Server> server_;  // shared with callbacks that the engine still owes
+};
+
+}  // namespace hydrant::front
