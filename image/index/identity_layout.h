@@ -1,0 +1,29 @@
+// A device that is the remote object itself, padded with zeros to a block: metadata images, big single files.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "base/digest.h"
+#include "image/layout.h"
+
+namespace hydrant::image {
+
+class IdentityLayout final : public Layout {
+ public:
+  // `granule` is a power of two, 64 KiB .. 4 MiB. With `leaves` (merkle.h: one a granule of the padded device) every
+  // granule is proven; without them the caller proves the object by other means before anybody trusts it.
+  IdentityLayout(uint64_t object_size, uint64_t granule, std::optional<std::vector<Digest>> leaves = std::nullopt);
+
+  uint64_t device_size() const override;
+  uint64_t granule() const override { return granule_; }
+  Fill plan(ByteRange wanted) const override;
+  Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const override;
+
+ private:
+  uint64_t object_size_;
+  uint64_t granule_;
+  std::optional<std::vector<Digest>> leaves_;
+};
+
+}  // namespace hydrant::image

@@ -1,0 +1,109 @@
+// What one layer's index knows: how to enter the stored blob in the middle, where file data stands, and the digests
+// that prove it. The format is docs/formats/layer-index.md. Encoding is deterministic: same content, same bytes.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/error.h"
+#include "image/file_table.h"
+#include "image/gzip/checkpoint.h"
+
+namespace hydrant::image {
+
+inline constexpr uint32_t kLayoutVersion = 1;  // of the V layout; part of a device's identity
+
+enum class Compression : uint8_t { kNone = 0, kGzip = 1 };
+
+struct LayerIdent {
+  Digest digest;             // of the stored blob
+  uint64_t stored_size = 0;  // of the stored blob
+  std::string media_type;    // as the manifest had it
+  Digest diff_id;            // of the tar
+  uint64_t tar_size = 0;
+  Compression compression = Compression::kNone;  // as found, whatever the media type says
+  uint64_t stored_end = 0;                       // of compressed data; padding may follow
+  uint64_t device_size = 0;                      // a multiple of 4096
+  uint32_t granule = 0;                          // a leaf's device bytes: a power of two, 64 KiB .. 4 MiB
+  uint64_t span = 0;                             // plain bytes asked for between checkpoints
+  uint32_t layout_version = kLayoutVersion;
+  std::string generator;
+  bool operator==(const LayerIdent&) const = default;
+};
+
+// `length` bytes at `tar_offset` of the tar stand at `device_offset` of the device. Rows ascend in both offsets; device
+// bytes between two rows are zeros, fewer than two blocks of them.
+struct LayoutRow {
+  uint64_t device_offset = 0;
+  uint64_t tar_offset = 0;
+  uint64_t length = 0;
+  bool operator==(const LayoutRow&) const = default;
+};
+
+// What a caller knows of the layer from its manifest and config. Zero digests and an empty optional are not compared.
+struct LayerExpectation {
+  Digest digest;
+  std::optional<uint64_t> size;
+  Digest diff_id;
+  std::string media_type;
+};
+
+// Everything an index holds, for the writer.
+struct LayerIndexContent {
+  LayerIdent ident;
+  std::vector<Checkpoint> checkpoints;  // empty for plain tar
+  std::vector<Buffer> windows;          // one a checkpoint, zstd frames, empty at member starts
+  FileTable files;
+  std::vector<LayoutRow> rows;
+  std::vector<Digest> leaves;
+};
+
+Buffer encode_layer_index(const LayerIndexContent& content);
+
+// A loaded index. Immutable and thread-safe. Holds spans, rows and leaves in memory; windows and files stay in the file
+// (or the buffer) and are decoded when asked for.
+class LayerIndex {
+ public:
+  // Checks structure, every section's digest, every offset and count, the Merkle root, and `expected`; any mismatch is
+  // kCorrupt, a newer version kUnsupported. The file must not be written to while it is in use (replace it by rename);
+  // a changed one can make reads fail, never yield wrong device bytes.
+  static Result<std::shared_ptr<const LayerIndex>> load_file(const std::string& path, const LayerExpectation& expected);
+  static Result<std::shared_ptr<const LayerIndex>> load(Buffer bytes, const LayerExpectation& expected);
+  ~LayerIndex();
+
+  const LayerIdent& ident() const { return ident_; }
+  const Digest& merkle_root() const { return root_; }
+  const std::vector<LayoutRow>& rows() const { return rows_; }
+  const std::vector<Digest>& leaves() const { return leaves_; }
+
+  // gzip only: spans cut both the stored blob and the tar.
+  size_t span_count() const { return checkpoints_.size(); }
+  Span span(size_t i) const;
+  // The span that holds the plain byte. `plain_offset` < tar_size.
+  size_t span_at(uint64_t plain_offset) const;
+  // Decompressed; empty at a member's start.
+  Result<Buffer> window(size_t i) const;
+
+  // Decodes anew at each call: callers that need it twice keep it.
+  Result<FileTable> files() const;
+
+ private:
+  class Store;
+  LayerIndex() = default;
+  static Result<std::shared_ptr<const LayerIndex>> load(std::unique_ptr<Store> store, const LayerExpectation& expected);
+
+  LayerIdent ident_;
+  Digest root_;
+  std::vector<Checkpoint> checkpoints_;
+  std::vector<uint64_t> window_ends_;  // in the windows section
+  std::vector<LayoutRow> rows_;
+  std::vector<Digest> leaves_;
+  std::unique_ptr<Store> store_;
+};
+
+}  // namespace hydrant::image

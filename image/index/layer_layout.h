@@ -1,0 +1,28 @@
+// The layout of a layer's device over its stored blob: gzip through checkpoints, plain tar by offset.
+#pragma once
+
+#include <memory>
+
+#include "image/index/layer_index.h"
+#include "image/layout.h"
+
+namespace hydrant::image {
+
+class LayerLayout final : public Layout {
+ public:
+  // The layout shares the index with whoever reads its file table.
+  explicit LayerLayout(std::shared_ptr<const LayerIndex> index) : index_(std::move(index)) {}
+
+  uint64_t device_size() const override { return index_->ident().device_size; }
+  uint64_t granule() const override { return index_->ident().granule; }
+  Fill plan(ByteRange wanted) const override;
+  Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const override;
+
+ private:
+  ByteRange tar_range(ByteRange device) const;
+  ByteRange completed_by(ByteRange tar) const;
+
+  std::shared_ptr<const LayerIndex> index_;
+};
+
+}  // namespace hydrant::image
