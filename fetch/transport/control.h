@@ -1,0 +1,109 @@
+// The user daemon's end of a control channel, whatever carries it: hydrantd's socket (socket_control.h) or the kernel's
+// /dev/cachefiles. Requests come out of `next`, commands go into `write`, data goes into the object's handle.
+//
+// Results of `write` and of handles are the protocol's own, a count or a negative errno, because the errnos mean
+// something to a daemon (-ENOBUFS: not attached yet or disk full; -EINVAL: that request was answered already).
+// A lost connection is -EPIPE from these, and kGone from `next`; it never comes back, the caller connects anew and
+// writes `restore`.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace hydrant::fetch {
+
+// Memory to prepare data in, where the transport can take it from without a further copy. Move-only; destroying it
+// gives it back. Must not outlive its Control.
+class Staging {
+ public:
+  class Owner {
+   public:
+    virtual ~Owner() = default;
+    virtual void give_back(MutableBytes memory) = 0;
+  };
+  Staging() = default;
+  Staging(std::shared_ptr<Owner> owner, MutableBytes memory) : owner_(std::move(owner)), memory_(memory) {}
+  Staging(Staging&&) noexcept = default;
+  Staging& operator=(Staging&& other) noexcept {
+    std::swap(owner_, other.owner_);
+    std::swap(memory_, other.memory_);
+    return *this;
+  }
+  ~Staging() {
+    if (owner_) owner_->give_back(memory_);
+  }
+  MutableBytes bytes() const { return memory_; }
+
+ private:
+  std::shared_ptr<Owner> owner_;  // shared with the control, whose death must not free memory in use
+  MutableBytes memory_;
+};
+
+// The write-only handle of one object. Thread-safe: any number of threads may write at once. Destroying it closes it,
+// which the cache answers by opening the object anew when data is missing.
+class ObjectHandle {
+ public:
+  virtual ~ObjectHandle() = default;
+  // Bytes written (short only when the disk made it so) or -errno. `offset` must be a multiple of 4096, else -ENOBUFS.
+  // Any size. -ENOBUFS for a moment after copen, until the cache has attached the backing file.
+  virtual int64_t pwrite(Bytes bytes, uint64_t offset) = 0;
+  // Answers a READ: 0 or -errno.
+  virtual int64_t complete(uint32_t msg_id) = 0;
+  // pwrite, then complete if everything was written, in one turn. The count written, or the first -errno of the two.
+  virtual int64_t fill_and_complete(Bytes bytes, uint64_t offset, uint32_t msg_id) = 0;
+};
+
+// An object is wanted: answer with `copen <msg_id>,<size>` (or a negative errno), keep the handle.
+struct OpenRequest {
+  uint32_t msg_id = 0;
+  uint32_t object_id = 0;  // names the object in READ and CLOSE until the handle is closed
+  std::string volume_key;
+  std::string cookie_key;  // bytes
+  // Shared by whatever writes the object: readers' fills, prefetch, streams. The last one out closes it.
+  std::shared_ptr<ObjectHandle> handle;
+};
+
+// Bytes are missing: write them, then complete the msg_id on the object's handle.
+struct ReadRequest {
+  uint32_t msg_id = 0;
+  uint32_t object_id = 0;
+  ByteRange range;
+};
+
+// The object is withdrawn: drop its handle. Not to be answered.
+struct CloseRequest {
+  uint32_t msg_id = 0;
+  uint32_t object_id = 0;
+};
+
+using Request = std::variant<OpenRequest, ReadRequest, CloseRequest>;
+
+// Thread-safe. Handles may outlive their Control.
+class Control {
+ public:
+  virtual ~Control() = default;
+
+  // The next request. kTooSlow: none came by the deadline. kCancelled: stop() was called. kGone: the connection is
+  // lost. A request that cannot be decoded is kCorrupt and is skipped.
+  virtual Result<Request> next(Deadline deadline) = 0;
+  // One command, e.g. "copen 7,8192" or "restore": the command's length or -errno.
+  virtual int64_t write(std::string_view command) = 0;
+  // Makes every present and future `next` return kCancelled. From any thread.
+  virtual void stop() = 0;
+
+  // `size` bytes to decode into; handing them (or a part) to pwrite costs no copy. kTooSlow when no memory came free.
+  // At most max_staging() bytes.
+  virtual Result<Staging> stage(size_t size, Deadline deadline) = 0;
+  virtual size_t max_staging() const = 0;
+};
+
+}  // namespace hydrant::fetch
