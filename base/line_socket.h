@@ -25,7 +25,7 @@ class LineSocket {
   // `socket` must be a connected stream socket.
   explicit LineSocket(Fd socket) : socket_(std::move(socket)) {}
 
-  // kUnreachable when nobody listens there, kTooSlow when the listener does not accept in time.
+  // Fails as connect_unix does.
   static Result<LineSocket> connect(const std::string& path, Deadline deadline);
 
   // Adds the newline. kInvalid for a line with a newline in it or past the limit, kGone when the peer has left.

@@ -31,20 +31,20 @@ constexpr size_t kAdminLineLimit = 1 << 20;
 // (metadata digest), kNoSpace, kDenied.
 struct MountRequest {
   static constexpr std::string_view kOp = "mount";
-  std::string dir;  // absolute
-  std::string fsid;
-  std::vector<std::string> devices;  // in the metadata's slot order
-  std::string domain_id;             // empty: none
-  std::string meta_digest;           // "sha256:…", empty: not known
-  std::string source;                // what people asked for, shown by list
-  std::string image;                 // fetchd's facts as JSON text, kept and given back as it is
-  uint32_t read_ahead_kb = 0;        // 0: hydrantd's default
+  std::string dir = {};  // absolute
+  std::string fsid = {};
+  std::vector<std::string> devices = {};  // in the metadata's slot order
+  std::string domain_id = {};             // empty: none
+  std::string meta_digest = {};           // "sha256:…", empty: not known
+  std::string source = {};                // what people asked for, shown by list
+  std::string image = {};                 // fetchd's facts as JSON text, kept and given back as it is
+  uint32_t read_ahead_kb = 0;             // 0: hydrantd's default
 };
 
 // Errors: kNotFound (no mount of ours), kBusy (open files).
 struct UmountRequest {
   static constexpr std::string_view kOp = "umount";
-  std::string dir;
+  std::string dir = {};
   bool lazy = false;
 };
 
@@ -54,29 +54,29 @@ struct ListRequest {
 
 struct StatMountRequest {
   static constexpr std::string_view kOp = "stat";
-  std::string dir;
+  std::string dir = {};
 };
 
 // Uses the cookie as a mount would, so that the user daemon gets its OPEN and may fill the whole object.
 struct IngestBeginRequest {
   static constexpr std::string_view kOp = "ingest.begin";
-  std::string domain_id;
-  std::string id;
+  std::string domain_id = {};
+  std::string id = {};
 };
 
 // The object is complete and `size` bytes long: resize and keep it.
 struct IngestEndRequest {
   static constexpr std::string_view kOp = "ingest.end";
-  std::string domain_id;
-  std::string id;
+  std::string domain_id = {};
+  std::string id = {};
   uint64_t size = 0;
 };
 
 // Retires the object. A connection that closes between begin and end does the same.
 struct IngestAbortRequest {
   static constexpr std::string_view kOp = "ingest.abort";
-  std::string domain_id;
-  std::string id;
+  std::string domain_id = {};
+  std::string id = {};
 };
 
 // ---- Requests of fetchd (run/fetchd.sock).
@@ -84,17 +84,17 @@ struct IngestAbortRequest {
 // Resolves a source and makes everything a mount needs, streaming layers that have no index yet.
 struct PrepareRequest {
   static constexpr std::string_view kOp = "prepare";
-  std::string source;
-  std::string as = "auto";         // image | erofs | tar | file | auto
-  std::string platform;            // "linux/arm64"; empty: this machine's
-  std::string docker_config;       // content of docker's config.json, may be empty
-  std::optional<bool> plain_http;  // unset: only for loopback hosts
-  bool index_only = false;         // make and keep the indexes, put nothing into the cache
+  std::string source = {};
+  std::string as = "auto";              // image | erofs | tar | file | auto
+  std::string platform = {};            // "linux/arm64"; empty: this machine's
+  std::string docker_config = {};       // content of docker's config.json, may be empty
+  std::optional<bool> plain_http = {};  // unset: only for loopback hosts
+  bool index_only = false;              // make and keep the indexes, put nothing into the cache
 };
 
 struct StatImageRequest {
   static constexpr std::string_view kOp = "stat";
-  std::string fsid;
+  std::string fsid = {};
 };
 
 // ---- Requests of both.
@@ -123,55 +123,55 @@ Result<FetchdRequest> decode_fetchd_request(std::string_view line);
 // ---- Answers.
 
 struct Progress {
-  std::string phase;  // resolve | index | stream | merge
-  uint64_t done = 0;  // stored bytes
+  std::string phase = {};  // resolve | index | stream | merge
+  uint64_t done = 0;       // stored bytes
   uint64_t total = 0;
   uint64_t layers = 0;
 };
 
 struct MountReply {
-  std::string dir;
-  std::string fsid;
+  std::string dir = {};
+  std::string fsid = {};
   uint64_t ready_ms = 0;
 };
 
 struct MountEntry {
-  std::string dir;
-  std::string fsid;
-  std::string source;
-  std::string state;  // live | dead
+  std::string dir = {};
+  std::string fsid = {};
+  std::string source = {};
+  std::string state = {};  // live | dead
   uint64_t devices = 0;
   int64_t mounted_at = 0;  // seconds since 1970
 };
 
 struct ListReply {
-  std::vector<MountEntry> mounts;
+  std::vector<MountEntry> mounts = {};
 };
 
 struct DeviceStat {
-  std::string id;
-  uint64_t size = 0;     // bytes
-  uint64_t present = 0;  // bytes that are here
-  uint64_t durable = 0;  // bytes that survive a power cut
-  std::string front;     // fuse | file
-  uint64_t reads = 0;    // READ requests sent
+  std::string id = {};
+  uint64_t size = 0;       // bytes
+  uint64_t present = 0;    // bytes that are here
+  uint64_t durable = 0;    // bytes that survive a power cut
+  std::string front = {};  // fuse | file
+  uint64_t reads = 0;      // READ requests sent
 };
 
 struct ObjectStat {
-  std::string id;
+  std::string id = {};
   uint64_t size = 0;
 };
 
 struct StatMountReply {
-  std::string dir;
-  std::string fsid;
-  std::string source;
-  std::string state;
+  std::string dir = {};
+  std::string fsid = {};
+  std::string source = {};
+  std::string state = {};
   int64_t mounted_at = 0;
-  std::vector<DeviceStat> devices;
-  ObjectStat metadata;
-  std::map<std::string, uint64_t> counters;
-  std::string image;  // as given to mount
+  std::vector<DeviceStat> devices = {};
+  ObjectStat metadata = {};
+  std::map<std::string, uint64_t> counters = {};
+  std::string image = {};  // as given to mount
 };
 
 struct IngestBeginReply {
@@ -179,19 +179,19 @@ struct IngestBeginReply {
 };
 
 struct LayerFacts {
-  std::string digest;
+  std::string digest = {};
   uint64_t size = 0;  // stored bytes
-  std::string diff_id;
+  std::string diff_id = {};
   uint64_t device_size = 0;
   bool lazy = false;
-  std::string why;  // when not lazy: the reason
+  std::string why = {};  // when not lazy: the reason
 };
 
 // What fetchd knows of an image; travels through hydrantd as opaque text (`MountRequest::image`).
 struct ImageFacts {
-  std::string manifest;
-  std::string platform;
-  std::vector<LayerFacts> layers;
+  std::string manifest = {};
+  std::string platform = {};
+  std::vector<LayerFacts> layers = {};
   uint64_t compressed_bytes = 0;
   uint64_t unpacked_bytes = 0;
   uint64_t files = 0;
@@ -199,23 +199,23 @@ struct ImageFacts {
 };
 
 struct PrepareReply {
-  std::string fsid;
-  std::vector<std::string> devices;
-  std::string domain_id;
-  std::string meta_digest;
-  std::string source;  // canonical text
-  ImageFacts image;
+  std::string fsid = {};
+  std::vector<std::string> devices = {};
+  std::string domain_id = {};
+  std::string meta_digest = {};
+  std::string source = {};  // canonical text
+  ImageFacts image = {};
 };
 
 struct StatImageReply {
   uint64_t fetched_bytes = 0;  // stored bytes from the origin since this daemon started, of this image's layers
   uint64_t fills = 0;
-  std::map<std::string, uint64_t> errors;  // reason: count
+  std::map<std::string, uint64_t> errors = {};  // reason: count
 };
 
 struct StatusReply {
   int64_t pid = 0;
-  std::string version;
+  std::string version = {};
   uint64_t rss_bytes = 0;
   bool attached = false;          // a user daemon is on the control channel
   bool erofs_file_backed = true;  // hydrantd only
