@@ -1,0 +1,84 @@
+# The face of the build. Everything goes into build/ (build-asan/, build-tsan/, build-fuzz/ for the special ones).
+# Each target first installs the Debian packages it misses, which needs root; so do the end-to-end tests and the demo,
+# because they mount.
+
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 20
+SOAK_ROUNDS ?= 20
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+PACKAGES = scripts/install-packages.sh
+# Tests and benchmarks stay in or out of build/ as the last target that cared left them.
+CONFIGURE = cmake --preset release --log-level=WARNING $(if $(wildcard build/CMakeCache.txt),,-DHYDRANT_TESTS=OFF -DHYDRANT_BENCH=OFF)
+BUILD = cmake --build build -j $(JOBS)
+CTEST = ctest --output-on-failure --no-tests=error
+
+.PHONY: all demo test lint fuzz oracle soak bench install asan tsan clean
+.NOTPARALLEL:
+
+all:
+	@$(PACKAGES) build
+	@$(CONFIGURE) > /dev/null
+	@$(BUILD)
+
+# A real image, pulled and unpacked in full and mounted lazily, side by side.
+demo: all
+	@$(PACKAGES) demo
+	@scripts/demo.sh
+
+# All tests: those beside the code on every core, then the end-to-end ones one by one. ctest's summary comes last.
+test:
+	@$(PACKAGES) build test
+	@$(CONFIGURE) -DHYDRANT_TESTS=ON > /dev/null
+	@$(BUILD)
+	@cd build && $(CTEST) -j $(JOBS)
+
+lint:
+	@$(PACKAGES) build lint
+	@scripts/lint.sh
+
+# Every decoder, FUZZ_SECONDS each.
+fuzz:
+	@$(PACKAGES) build fuzz
+	@cmake --preset fuzz --log-level=WARNING > /dev/null
+	@cmake --build build-fuzz -j $(JOBS)
+	@scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS)
+
+# The protocol's recorded transcripts against our engine. (The comparison with a kernel that has /dev/cachefiles, booted
+# in a virtual machine, is not part of this target yet.)
+oracle:
+	@$(PACKAGES) build test
+	@$(CONFIGURE) -DHYDRANT_TESTS=ON > /dev/null
+	@$(BUILD)
+	@cd build && $(CTEST) -R '[Tt]ranscript'
+
+# The fault tests (daemons killed in the middle of reads) SOAK_ROUNDS times, until one fails.
+soak:
+	@$(PACKAGES) build test
+	@$(CONFIGURE) -DHYDRANT_TESTS=ON > /dev/null
+	@$(BUILD)
+	@cd build && $(CTEST) -L fault --repeat until-fail:$(SOAK_ROUNDS)
+
+# The figures of the promises: time to ready, bytes moved, throughput against curl and ext4, memory.
+bench:
+	@$(PACKAGES) build test demo
+	@$(CONFIGURE) -DHYDRANT_BENCH=ON > /dev/null
+	@$(BUILD)
+	@bench/run.sh
+
+install: all
+	@DESTDIR=$(DESTDIR) cmake --install build --prefix $(PREFIX) > /dev/null
+	@install -D -m 644 docs/man/hydrant.1 $(DESTDIR)$(PREFIX)/share/man/man1/hydrant.1
+	@install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	@sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/systemd/hydrant.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/hydrant.service
+
+# The tests beside the code under sanitizers.
+asan tsan:
+	@$(PACKAGES) build test
+	@cmake --preset $@ --log-level=WARNING > /dev/null
+	@cmake --build build-$@ -j $(JOBS)
+	@cd build-$@ && $(CTEST) -j $(JOBS) -L unit
+
+clean:
+	@rm -rf build build-asan build-tsan build-fuzz
