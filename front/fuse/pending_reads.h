@@ -1,0 +1,71 @@
+// READ requests of the kernel that wait for the user daemon. Taking one out of here is the right to answer it, so each
+// is answered exactly once, whoever comes first: the supply, the reader's death, the time limit, or the end.
+#pragma once
+
+#include <condition_variable>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "base/clock.h"
+#include "front/fuse/blob_table.h"
+
+namespace hydrant::front {
+
+struct PendingRead {
+  uint64_t unique = 0;
+  std::shared_ptr<Blob> blob;
+  ByteRange range;  // of the file: inside [0, file_size)
+  std::shared_ptr<cachefiles::Cookie::Wait> wait;
+};
+
+// Thread-safe. Calls nobody, so it can be used from the engine's callbacks.
+class PendingReads {
+ public:
+  explicit PendingReads(Duration limit) : limit_(limit) {}
+
+  // False after `close`.
+  bool insert(PendingRead read);
+  std::optional<PendingRead> take(uint64_t unique);
+
+  using Wait = std::shared_ptr<cachefiles::Cookie::Wait>;
+  // Gives a read the wait that its `ensure` returned. Yields that wait back when it must be cancelled: its reader died
+  // meanwhile, or it is no longer pending.
+  Wait attach(uint64_t unique, Wait wait);
+
+  struct Interrupted {
+    bool known = false;
+    Wait cancel;  // null when `attach` has not come yet; it will yield the wait
+  };
+  Interrupted interrupt(uint64_t unique);
+
+  // Blocks until a read is over its time limit or the table closes; yields those reads. Empty means closed.
+  std::vector<PendingRead> wait_expired();
+
+  // Refuses newcomers, ends wait_expired, yields everything.
+  std::vector<PendingRead> close();
+
+  size_t count() const;
+
+ private:
+  struct Entry {
+    PendingRead read;
+    Instant expires;
+    bool interrupted = false;
+    std::list<uint64_t>::iterator place;
+  };
+  PendingRead erase(std::unordered_map<uint64_t, Entry>::iterator at);  // the lock is held
+
+  const Duration limit_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::unordered_map<uint64_t, Entry> reads_;
+  std::list<uint64_t> order_;  // by time of arrival, which is the order of expiry as the limit is one for all
+  bool closed_ = false;
+};
+
+}  // namespace hydrant::front
