@@ -22,6 +22,8 @@ struct DeviceInfo {
 struct ErofsOptions {
   Digest image_id;         // the file system's UUID is derived from it
   int64_t build_time = 0;  // seconds; inodes with this time (and small ids) take half the space
+  // Larger metadata is kUnsupported. A few header bytes of a tar can ask for a sparse file with billions of chunks.
+  uint64_t max_bytes = uint64_t{1} << 30;
 };
 
 struct ErofsImage {
