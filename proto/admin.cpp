@@ -356,6 +356,12 @@ Result<ImageFacts> parse_image_facts(std::string_view text) {
 }
 template Result<ImageFacts> decode_reply<ImageFacts>(const Json&);
 
+bool is_utf8(std::string_view text) {
+  // The JSON library validates what it writes: replacing shows in the length or the text.
+  std::string quoted = dump(Json(text));
+  return quoted.find("\xEF\xBF\xBD") == quoted.npos || text.find("\xEF\xBF\xBD") != text.npos;
+}
+
 Code parse_code(std::string_view name) {
   for (int i = 0; i <= static_cast<int>(Code::kIo); ++i) {
     if (to_string(static_cast<Code>(i)) == name && i != 0) return static_cast<Code>(i);

@@ -244,6 +244,9 @@ Result<ImageFacts> parse_image_facts(std::string_view text);
 // Parses JSON from outside: at most kAdminLineLimit bytes and 32 levels deep, kInvalid otherwise.
 Result<Json> parse_json(std::string_view text);
 
+// Whether text arrives as it was sent: JSON carries UTF-8 alone.
+bool is_utf8(std::string_view text);
+
 // The inverse of to_string(Code); kIo for names this version does not know.
 Code parse_code(std::string_view name);
 

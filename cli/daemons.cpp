@@ -1,0 +1,154 @@
+#include "cli/daemons.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <vector>
+
+#include "base/file.h"
+
+extern char** environ;
+
+namespace hydrant::cli {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr auto kConnectPatience = seconds(2);
+constexpr auto kStartPatience = seconds(10);
+
+bool is_absence(const Error& error) { return error.code == Code::kNotFound || error.code == Code::kUnreachable; }
+
+Result<std::string> keeper_path() {
+  std::error_code error;
+  auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return fail_sys(error.value(), "/proc/self/exe");
+  auto keeper = self.parent_path() / "hydrant-keeper";
+  if (::access(keeper.c_str(), X_OK)) return fail(Code::kNotFound, "no hydrant-keeper beside " + self.string());
+  return keeper.string();
+}
+
+// In a session of its own, so that a Ctrl-C meant for the CLI does not reach it; its output goes to `log`.
+Result<pid_t> spawn_keeper(const std::string& keeper, const std::string& root, int log) {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawnattr_init(&attributes);
+  ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  ::posix_spawn_file_actions_adddup2(&actions, log, 1);
+  ::posix_spawn_file_actions_adddup2(&actions, log, 2);
+  sigset_t none;
+  sigemptyset(&none);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
+  std::vector<std::string> words = {keeper, "--root", root};
+  std::vector<char*> arguments;
+  for (auto& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  pid_t pid = -1;
+  int err = ::posix_spawn(&pid, keeper.c_str(), &actions, &attributes, arguments.data(), environ);
+  ::posix_spawn_file_actions_destroy(&actions);
+  ::posix_spawnattr_destroy(&attributes);
+  if (err) return fail_sys(err, keeper);
+  return pid;
+}
+
+// The last line of any log in `run_dir` written since `since` that reports an error, else the last line at all.
+std::string last_words(const std::string& run_dir, std::filesystem::file_time_type since) {
+  std::string best, error_line;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(run_dir, error)) {
+    if (entry.path().extension() != ".log" || entry.last_write_time(error) < since) continue;
+    auto text = read_file(entry.path(), 8 << 20);
+    if (!text) continue;
+    for (size_t at = 0; at < text->size();) {
+      size_t end = std::min(text->find('\n', at), text->size());
+      std::string line = text->substr(at, end - at);
+      if (!line.empty()) best = line;
+      if (line.find("error") != line.npos || line.find("hydrant") == 0) error_line = line;
+      at = end + 1;
+    }
+  }
+  return error_line.empty() ? best : error_line;
+}
+
+}  // namespace
+
+Result<AdminClient> Daemons::hydrantd() const {
+  return AdminClient::connect(hydrantd_socket(), "hydrantd", Deadline::after(kConnectPatience));
+}
+
+Result<AdminClient> Daemons::fetchd() const {
+  return AdminClient::connect(fetchd_socket(), "hydrant-fetchd", Deadline::after(kConnectPatience));
+}
+
+Result<> Daemons::check_ready() const {
+  HYDRANT_TRY(AdminClient front, hydrantd());
+  HYDRANT_TRY(auto front_status, front.call<proto::StatusReply>(proto::HydrantdRequest(proto::StatusRequest{})));
+  HYDRANT_TRY(AdminClient fetcher, fetchd());
+  HYDRANT_TRY(auto fetch_status, fetcher.call<proto::StatusReply>(proto::FetchdRequest(proto::StatusRequest{})));
+  if (!front_status.attached || !fetch_status.attached) {
+    return fail(Code::kUnreachable, "hydrant-fetchd is not attached to hydrantd");
+  }
+  return {};
+}
+
+tl::expected<void, Failure> Daemons::ensure_running() const {
+  if (check_ready()) return {};
+  if (auto made = make_directories(run_dir()); !made) return tl::unexpected(Failure(made.error()));
+  auto lock = open_file(run_dir() + "/start.lock", O_RDWR | O_CREAT);
+  if (!lock) return tl::unexpected(Failure(lock.error()));
+  Deadline deadline = Deadline::after(kStartPatience);
+  while (::flock(lock->get(), LOCK_EX | LOCK_NB)) {
+    if (deadline.passed()) {
+      return tl::unexpected(Failure(ExitStatus::kNoDaemon, "another hydrant is starting daemons under " + root));
+    }
+    ::poll(nullptr, 0, 20);
+  }
+  auto ready = check_ready();
+  if (ready) return {};
+  // Stuck daemons are not ours to start a second time.
+  if (!is_absence(ready.error())) return tl::unexpected(Failure(ready.error()));
+  return start_and_wait(deadline);
+}
+
+tl::expected<void, Failure> Daemons::start_and_wait(Deadline deadline) const {
+  auto keeper = keeper_path();
+  if (!keeper) return tl::unexpected(Failure(ExitStatus::kNoDaemon, keeper.error().what));
+  auto log = open_file(run_dir() + "/keeper.log", O_WRONLY | O_CREAT | O_APPEND);
+  if (!log) return tl::unexpected(Failure(log.error()));
+  auto since = std::filesystem::last_write_time(run_dir() + "/start.lock");
+  ::futimens(log->get(), nullptr);
+  auto pid = spawn_keeper(*keeper, root, log->get());
+  if (!pid) return tl::unexpected(Failure(ExitStatus::kNoDaemon, pid.error().what));
+  for (;;) {
+    auto ready = check_ready();
+    if (ready) return {};
+    int status = 0;
+    bool keeper_failed = ::waitpid(*pid, &status, WNOHANG) == *pid && status != 0;
+    if (keeper_failed || deadline.passed()) {
+      std::string words = last_words(run_dir(), since);
+      std::string what = "the daemons did not start under " + root;
+      if (!words.empty()) what += ": " + words;
+      return tl::unexpected(Failure(ExitStatus::kNoDaemon, what + " (logs: " + run_dir() + ")"));
+    }
+    ::poll(nullptr, 0, 10);
+  }
+}
+
+Failure explain_absence(const Daemons& daemons, Error error) {
+  if (is_absence(error)) {
+    return Failure(ExitStatus::kNoDaemon,
+                   "no daemon runs under " + daemons.root + "; `hydrant mount` starts one, --root names another place");
+  }
+  return Failure(std::move(error));
+}
+
+}  // namespace hydrant::cli

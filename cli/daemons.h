@@ -1,0 +1,36 @@
+// Finding the daemons of a root, and starting them when there are none.
+#pragma once
+
+#include <string>
+
+#include "cli/admin_client.h"
+#include "cli/exit_status.h"
+
+namespace hydrant::cli {
+
+struct Daemons {
+  std::string root;  // absolute
+
+  std::string run_dir() const { return root + "/run"; }
+  std::string hydrantd_socket() const { return run_dir() + "/hydrantd.sock"; }
+  std::string fetchd_socket() const { return run_dir() + "/fetchd.sock"; }
+
+  // Within two seconds. kNotFound or kUnreachable when it does not run.
+  Result<AdminClient> hydrantd() const;
+  Result<AdminClient> fetchd() const;
+
+  // Both answer, and fetchd is attached to hydrantd. Waits for neither to start.
+  Result<> check_ready() const;
+
+  // Starts the keeper beside our own executable unless the daemons are ready, and waits for them, 10 s at most. Two
+  // commands at once start one keeper.
+  tl::expected<void, Failure> ensure_running() const;
+
+ private:
+  tl::expected<void, Failure> start_and_wait(Deadline deadline) const;
+};
+
+// "no hydrantd runs under ROOT…" for errors that mean that, other errors as they are.
+Failure explain_absence(const Daemons& daemons, Error error);
+
+}  // namespace hydrant::cli

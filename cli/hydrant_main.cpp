@@ -1,0 +1,140 @@
+// hydrant: verbs for people. Parses, runs one verb, maps its failure to one line and one exit status.
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+
+#include "base/version.h"
+#include "cli/verbs.h"
+
+namespace {
+
+using namespace hydrant;
+using namespace hydrant::cli;
+
+// The sockets close with the process, which cancels what the daemons do for us.
+void on_interrupt(int) {
+  if (::isatty(STDERR_FILENO)) (void)!::write(STDERR_FILENO, "\n", 1);
+  ::_exit(static_cast<int>(ExitStatus::kInterrupted));
+}
+
+int report(const Failure& failure) {
+  std::string line = failure.what;
+  std::replace_if(
+      line.begin(), line.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
+  std::fprintf(stderr, "hydrant: %s\n", line.c_str());
+  return static_cast<int>(failure.status);
+}
+
+struct CommandLine {
+  CLI::App app{"Mounts remote images and files at once and fetches each block when it is first read."};
+  CommonOptions common;
+  MountOptions mount;
+  IndexOptions index;
+  UmountOptions umount;
+  StopOptions stop;
+  std::string stat_dir;
+  std::function<Outcome()> verb;
+
+  CommandLine() {
+    app.require_subcommand(1);
+    app.set_version_flag("--version", "hydrant " + std::string(kVersion));
+    app.failure_message([](const CLI::App*, const CLI::Error& error) {
+      return std::string("hydrant: ") + error.what() + "; see hydrant --help\n";
+    });
+    add_mount();
+    add_index();
+    add_state_verbs();
+  }
+
+  CLI::App* add_verb(const char* name, const char* help, std::function<Outcome()> action) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    sub->add_option("--root", common.root, "State directory of the daemons")->capture_default_str();
+    sub->callback([this, action = std::move(action)] { verb = action; });
+    return sub;
+  }
+
+  template <class Options>
+  static void add_image_options(CLI::App* sub, Options& options) {
+    sub->add_option("--as", options.as, "What the source is")
+        ->check(CLI::IsMember({"auto", "image", "erofs", "tar", "file"}))
+        ->capture_default_str();
+    sub->add_option("--platform", options.platform, "os/arch[/variant] to choose from an image index");
+    sub->add_flag("--plain-http", options.plain_http, "Speak HTTP to the registry (loopback hosts: always)");
+    sub->add_flag("--no-start", options.no_start, "Fail when no daemon runs instead of starting one");
+    sub->add_option("--timeout", options.timeout_s, "Seconds until the command gives up; 0: none")
+        ->check(CLI::NonNegativeNumber);
+  }
+
+  void add_json(CLI::App* sub) { sub->add_flag("--json", common.json, "Print one JSON object"); }
+
+  void add_mount() {
+    CLI::App* sub = add_verb("mount", "Mount SOURCE at DIR", [this] { return run_mount(common, mount); });
+    sub->add_option("SOURCE DIR", mount.arguments, "Image reference, oci:DIR[:TAG], http(s)://, file:///; directory")
+        ->required()
+        ->expected(1, 2);
+    add_image_options(sub, mount);
+    add_json(sub);
+    CLI::Option* fsid = sub->add_option("--fsid", mount.fsid, "Mount this object of the attached user daemon");
+    sub->add_option("--device", mount.devices, "A device of --fsid, in order")->allow_extra_args(false)->needs(fsid);
+    sub->add_option("--domain-id", mount.domain_id, "Domain of --fsid")->needs(fsid);
+    sub->add_option("--read-ahead-kb", mount.read_ahead_kb, "Kernel read-ahead of the mount; 0: default")
+        ->check(CLI::Range(0u, 65536u));
+  }
+
+  void add_index() {
+    CLI::App* sub = add_verb("index", "Make and keep the index of SOURCE", [this] { return run_index(common, index); });
+    sub->add_option("SOURCE", index.source, "As for mount")->required();
+    add_image_options(sub, index);
+    add_json(sub);
+  }
+
+  void add_state_verbs() {
+    CLI::App* sub = add_verb("umount", "Unmount DIR", [this] { return run_umount(common, umount); });
+    sub->add_option("DIR", umount.dir)->required();
+    sub->add_flag("--lazy", umount.lazy, "Detach now; open files keep working until they are closed");
+    sub->add_option("--timeout", umount.timeout_s, "Seconds to wait")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+
+    add_json(add_verb("ls", "List the mounts", [this] { return run_ls(common); }));
+
+    sub = add_verb("stat", "Tell what a mount has fetched", [this] { return run_stat(common, stat_dir); });
+    sub->add_option("DIR", stat_dir)->required();
+    add_json(sub);
+
+    sub = add_verb("stop", "Unmount everything and end the daemons", [this] { return run_stop(common, stop); });
+    sub->add_option("--timeout", stop.timeout_s, "Seconds to wait")->capture_default_str()->check(CLI::PositiveNumber);
+
+    add_json(
+        add_verb("version", "Versions of this program and of running daemons", [this] { return run_version(common); }));
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  ::signal(SIGINT, on_interrupt);
+  ::signal(SIGPIPE, SIG_IGN);
+  CommandLine line;
+  if (argc > 1 && argv[1][0] != '-' && !line.app.get_subcommand_no_throw(argv[1])) {
+    return report({ExitStatus::kUsage, "no verb \"" + std::string(argv[1]) + "\"; see hydrant --help"});
+  }
+  try {
+    line.app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return line.app.exit(error) == 0 ? 0 : static_cast<int>(ExitStatus::kUsage);
+  }
+  line.common.root = std::filesystem::absolute(line.common.root).lexically_normal().string();
+  if (::geteuid() != 0 && !line.app.got_subcommand("version")) {
+    return report({ExitStatus::kNotRoot, "needs root; run it with sudo"});
+  }
+  Outcome outcome = line.verb();
+  if (!outcome) return report(outcome.error());
+  if (std::fflush(stdout) != 0) return report({ExitStatus::kIo, "cannot write to standard output"});
+  return 0;
+}

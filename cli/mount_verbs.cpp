@@ -1,0 +1,155 @@
+// mount, index, umount.
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+
+#include "cli/daemons.h"
+#include "cli/progress_bar.h"
+#include "cli/render.h"
+#include "cli/source_argument.h"
+#include "cli/verbs.h"
+
+namespace hydrant::cli {
+namespace {
+
+using proto::FetchdRequest;
+using proto::HydrantdRequest;
+using std::chrono::seconds;
+
+// A daemon that says nothing for this long is stuck: it reports progress at least every few seconds.
+constexpr auto kSilence = seconds(60);
+
+Patience patience_of(double timeout_s, Duration silence = kSilence) {
+  Patience patience{.silence = silence};
+  if (timeout_s > 0)
+    patience.total = Deadline::after(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(timeout_s)));
+  return patience;
+}
+
+tl::unexpected<Failure> give_up(Failure failure) { return tl::unexpected<Failure>(std::move(failure)); }
+
+// Ahead of the work, so that a typing error does not cost a download. hydrantd checks again.
+Outcome check_mount_point(const std::string& dir) {
+  struct stat status {};
+  if (::stat(dir.c_str(), &status)) {
+    int err = errno;
+    if (err == ENOENT) return give_up({ExitStatus::kNotFound, dir + ": no such directory; make it first (mkdir -p)"});
+    return give_up(sys_error(err, dir));
+  }
+  if (!S_ISDIR(status.st_mode)) return give_up({ExitStatus::kUsage, dir + ": not a directory"});
+  return {};
+}
+
+Outcome check_text(const std::string& text, const char* what) {
+  // The protocol is JSON: other bytes would arrive changed.
+  if (!proto::is_utf8(text)) return give_up({ExitStatus::kUsage, std::string(what) + " is not UTF-8 text"});
+  return {};
+}
+
+tl::expected<proto::PrepareReply, Failure> prepare(const Daemons& daemons, proto::PrepareRequest request,
+                                                   const Patience& patience) {
+  if (auto ok = check_text(request.source, "SOURCE"); !ok) return give_up(ok.error());
+  request.source = absolute_source(request.source, std::filesystem::current_path().string());
+  auto config = read_docker_config();
+  if (!config) return give_up(std::move(config).error());
+  request.docker_config = *std::move(config);
+  auto fetchd = daemons.fetchd();
+  if (!fetchd) return give_up(explain_absence(daemons, std::move(fetchd).error()));
+  ProgressBar bar(true);
+  auto reply = fetchd->call<proto::PrepareReply>(FetchdRequest(std::move(request)), patience,
+                                                 [&](const proto::Progress& progress) { bar.show(progress); });
+  if (!reply) return give_up(std::move(reply).error());
+  return *std::move(reply);
+}
+
+Outcome ensure_daemons(const Daemons& daemons, bool no_start) {
+  if (!no_start) return daemons.ensure_running();
+  if (auto ready = daemons.check_ready(); !ready) return give_up(explain_absence(daemons, std::move(ready).error()));
+  return {};
+}
+
+}  // namespace
+
+Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
+  bool by_id = !options.fsid.empty();
+  if (options.arguments.size() != (by_id ? 1u : 2u)) {
+    return give_up({ExitStatus::kUsage, by_id ? "mount --fsid takes one argument, DIR" : "mount takes SOURCE and DIR"});
+  }
+  std::string dir = resolve_dir(options.arguments.back());
+  if (auto ok = check_text(dir, "DIR"); !ok) return ok;
+  if (auto ok = check_mount_point(dir); !ok) return ok;
+  Daemons daemons{common.root};
+  if (auto ok = ensure_daemons(daemons, options.no_start); !ok) return ok;
+  Patience patience = patience_of(options.timeout_s);
+
+  // A directory that is in use is refused before anything is fetched.
+  auto hydrantd = daemons.hydrantd();
+  if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  auto list = hydrantd->call<proto::ListReply>(HydrantdRequest(proto::ListRequest{}));
+  if (!list) return give_up(std::move(list).error());
+  for (const auto& mount : list->mounts) {
+    if (mount.dir == dir) {
+      return give_up({ExitStatus::kBusy,
+                      fmt::format("{}: {} is mounted there; `hydrant umount {}` first", dir, mount.source, dir)});
+    }
+  }
+
+  proto::MountRequest request{.dir = dir, .read_ahead_kb = options.read_ahead_kb};
+  Instant start = Clock::system().now();
+  if (by_id) {
+    request.fsid = options.fsid;
+    request.devices = options.devices;
+    request.domain_id = options.domain_id;
+    request.source = "fsid " + options.fsid;
+  } else {
+    auto image = prepare(daemons,
+                         {.source = options.arguments.front(),
+                          .as = options.as,
+                          .platform = options.platform,
+                          .plain_http = options.plain_http ? std::optional(true) : std::nullopt},
+                         patience);
+    if (!image) return give_up(std::move(image).error());
+    request.fsid = image->fsid;
+    request.devices = image->devices;
+    request.domain_id = image->domain_id;
+    request.meta_digest = image->meta_digest;
+    request.source = image->source;
+    request.image = proto::to_text(image->image);
+  }
+  Instant prepared = Clock::system().now();
+  auto reply = hydrantd->call<proto::MountReply>(HydrantdRequest(request), patience);
+  if (!reply) return give_up(std::move(reply).error());
+  render_mount(common.json, request, {.prepare = prepared - start, .mount = Clock::system().now() - prepared});
+  return {};
+}
+
+Outcome run_index(const CommonOptions& common, const IndexOptions& options) {
+  Daemons daemons{common.root};
+  if (auto ok = ensure_daemons(daemons, options.no_start); !ok) return ok;
+  auto image = prepare(daemons,
+                       {.source = options.source,
+                        .as = options.as,
+                        .platform = options.platform,
+                        .plain_http = options.plain_http ? std::optional(true) : std::nullopt,
+                        .index_only = true},
+                       patience_of(options.timeout_s));
+  if (!image) return give_up(std::move(image).error());
+  render_index(common.json, *image);
+  return {};
+}
+
+Outcome run_umount(const CommonOptions& common, const UmountOptions& options) {
+  std::string dir = resolve_dir(options.dir);
+  if (auto ok = check_text(dir, "DIR"); !ok) return ok;
+  Daemons daemons{common.root};
+  auto hydrantd = daemons.hydrantd();
+  if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  Patience patience = patience_of(options.timeout_s);
+  auto reply = hydrantd->call<proto::EmptyReply>(
+      HydrantdRequest(proto::UmountRequest{.dir = dir, .lazy = options.lazy}), patience);
+  if (!reply) return give_up(std::move(reply).error());
+  return {};
+}
+
+}  // namespace hydrant::cli

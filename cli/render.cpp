@@ -1,0 +1,125 @@
+#include "cli/render.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/version.h"
+#include "cli/progress_bar.h"
+
+namespace hydrant::cli {
+namespace {
+
+using proto::Json;
+
+void print(std::string text) {
+  text += '\n';
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+void print_json(const Json& json) { print(json.dump(2, ' ', false, Json::error_handler_t::replace)); }
+
+double milliseconds(Duration duration) { return std::chrono::duration<double, std::milli>(duration).count(); }
+
+// A reply as the daemon would send it, without the protocol's own member.
+template <class Reply>
+Json as_json(const Reply& reply) {
+  Json json = Json::parse(proto::encode_reply(reply));
+  json.erase("ok");
+  return json;
+}
+
+Json image_json(const proto::ImageFacts& facts) { return Json::parse(proto::to_text(facts)); }
+
+uint64_t share(uint64_t part, uint64_t whole) { return whole == 0 ? 100 : part * 100 / whole; }
+
+std::string local_time(int64_t seconds) {
+  std::time_t time = seconds;
+  std::tm parts{};
+  localtime_r(&time, &parts);
+  return fmt::format("{:%Y-%m-%d %H:%M:%S}", parts);
+}
+
+}  // namespace
+
+void render_mount(bool json, const proto::MountRequest& request, const MountTimes& times) {
+  double total = milliseconds(times.prepare + times.mount);
+  if (!json) return print(fmt::format("{} on {} in {:.0f} ms", request.source, request.dir, total));
+  Json out = {{"dir", request.dir},         {"fsid", request.fsid}, {"source", request.source},
+              {"devices", request.devices}, {"image", nullptr},     {"prepare_ms", milliseconds(times.prepare)},
+              {"ready_ms", total}};
+  if (auto facts = proto::parse_image_facts(request.image)) out["image"] = image_json(*facts);
+  print_json(out);
+}
+
+void render_index(bool json, const proto::PrepareReply& image) {
+  if (json) return print_json(as_json(image));
+  const auto& facts = image.image;
+  auto lazy = std::count_if(facts.layers.begin(), facts.layers.end(), [](const auto& layer) { return layer.lazy; });
+  print(fmt::format("{}: {} of {} layers indexed, {} read", image.source, lazy, facts.layers.size(),
+                    human_size(facts.streamed_bytes)));
+  for (const auto& layer : facts.layers) {
+    if (!layer.lazy) print(fmt::format("  {}: not lazy: {}", layer.digest, layer.why));
+  }
+}
+
+void render_list(bool json, const proto::ListReply& list) {
+  if (json) return print_json(as_json(list));
+  if (list.mounts.empty()) return;
+  size_t dir_width = 3, source_width = 6;
+  for (const auto& mount : list.mounts) {
+    dir_width = std::max(dir_width, mount.dir.size());
+    source_width = std::max(source_width, mount.source.size());
+  }
+  print(fmt::format("{:<{}}  {:<{}}  STATE  DEVICES  SINCE", "DIR", dir_width, "SOURCE", source_width));
+  for (const auto& mount : list.mounts) {
+    print(fmt::format("{:<{}}  {:<{}}  {:<5}  {:>7}  {}", mount.dir, dir_width, mount.source, source_width, mount.state,
+                      mount.devices, local_time(mount.mounted_at)));
+  }
+}
+
+void render_stat(bool json, const proto::StatMountReply& stat, const std::optional<proto::ImageFacts>& image,
+                 const std::optional<proto::StatImageReply>& fetched) {
+  if (json) {
+    Json out = as_json(stat);
+    out["image"] = image ? image_json(*image) : Json(nullptr);
+    out["fetch"] = fetched ? as_json(*fetched) : Json(nullptr);
+    return print_json(out);
+  }
+  print(fmt::format("{}: {}, {}", stat.dir, stat.source, stat.state));
+  if (image) {
+    print(fmt::format("  image    {} ({}), {} layers, {} files, {} stored, {} unpacked", image->manifest,
+                      image->platform, image->layers.size(), image->files, human_size(image->compressed_bytes),
+                      human_size(image->unpacked_bytes)));
+  }
+  if (fetched) {
+    print(fmt::format("  fetched  {} in {} fills since hydrant-fetchd started", human_size(fetched->fetched_bytes),
+                      fetched->fills));
+    for (const auto& [reason, count] : fetched->errors) print(fmt::format("  errors   {}: {}", reason, count));
+  } else {
+    print("  fetched  unknown: hydrant-fetchd does not answer");
+  }
+  print(fmt::format("  metadata {}  {}", stat.metadata.id, human_size(stat.metadata.size)));
+  for (const auto& device : stat.devices) {
+    print(fmt::format("  device   {}  {} of {} present ({} %), {}, {} reads", device.id, human_size(device.present),
+                      human_size(device.size), share(device.present, device.size), device.front, device.reads));
+  }
+}
+
+void render_version(bool json, const std::vector<DaemonVersion>& daemons) {
+  Json out = {{"hydrant", kVersion}};
+  if (!json) print(fmt::format("hydrant {}", kVersion));
+  for (const auto& daemon : daemons) {
+    if (json) {
+      out[daemon.name] = daemon.status ? as_json(*daemon.status) : Json(nullptr);
+    } else if (daemon.status) {
+      print(fmt::format("{} {}, pid {}, {}", daemon.name, daemon.status->version, daemon.status->pid,
+                        human_size(daemon.status->rss_bytes)));
+    }
+  }
+  if (json) print_json(out);
+}
+
+}  // namespace hydrant::cli

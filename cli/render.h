@@ -1,0 +1,29 @@
+// Results as people and programs read them. With `json` one object goes to standard output, and nothing else.
+#pragma once
+
+#include <optional>
+
+#include "base/clock.h"
+#include "proto/admin.h"
+
+namespace hydrant::cli {
+
+struct MountTimes {
+  Duration prepare{};
+  Duration mount{};
+};
+
+void render_mount(bool json, const proto::MountRequest& request, const MountTimes& times);
+void render_index(bool json, const proto::PrepareReply& image);
+void render_list(bool json, const proto::ListReply& list);
+// `fetched` is missing when hydrant-fetchd does not answer; `image` when the mount was made by --fsid.
+void render_stat(bool json, const proto::StatMountReply& stat, const std::optional<proto::ImageFacts>& image,
+                 const std::optional<proto::StatImageReply>& fetched);
+
+struct DaemonVersion {
+  std::string name;
+  std::optional<proto::StatusReply> status = {};  // missing: it does not run, or does not answer
+};
+void render_version(bool json, const std::vector<DaemonVersion>& daemons);
+
+}  // namespace hydrant::cli

@@ -1,0 +1,89 @@
+// ls, stat, stop, version.
+#include <poll.h>
+
+#include "cli/daemons.h"
+#include "cli/render.h"
+#include "cli/source_argument.h"
+#include "cli/verbs.h"
+
+namespace hydrant::cli {
+namespace {
+
+using proto::FetchdRequest;
+using proto::HydrantdRequest;
+
+tl::unexpected<Failure> give_up(Failure failure) { return tl::unexpected<Failure>(std::move(failure)); }
+
+Duration from_seconds(double s) { return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s)); }
+
+}  // namespace
+
+Outcome run_ls(const CommonOptions& common) {
+  Daemons daemons{common.root};
+  auto hydrantd = daemons.hydrantd();
+  if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  auto list = hydrantd->call<proto::ListReply>(HydrantdRequest(proto::ListRequest{}));
+  if (!list) return give_up(std::move(list).error());
+  render_list(common.json, *list);
+  return {};
+}
+
+Outcome run_stat(const CommonOptions& common, const std::string& dir) {
+  Daemons daemons{common.root};
+  auto hydrantd = daemons.hydrantd();
+  if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  auto stat = hydrantd->call<proto::StatMountReply>(HydrantdRequest(proto::StatMountRequest{.dir = resolve_dir(dir)}));
+  if (!stat) return give_up(std::move(stat).error());
+  std::optional<proto::ImageFacts> image;
+  if (auto facts = proto::parse_image_facts(stat->image)) image = *std::move(facts);
+  // What fetchd knows is an extra: a stuck one costs a second, not the answer.
+  std::optional<proto::StatImageReply> fetched;
+  Deadline deadline = Deadline::after(std::chrono::seconds(1));
+  if (auto fetchd = daemons.fetchd()) {
+    auto reply = fetchd->call<proto::StatImageReply>(FetchdRequest(proto::StatImageRequest{.fsid = stat->fsid}),
+                                                     {.total = deadline});
+    if (reply) fetched = *std::move(reply);
+  }
+  render_stat(common.json, *stat, image, fetched);
+  return {};
+}
+
+Outcome run_stop(const CommonOptions& common, const StopOptions& options) {
+  Daemons daemons{common.root};
+  auto hydrantd = daemons.hydrantd();
+  if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  // A stuck daemon is found out within two seconds; one that answers gets the time to unmount and flush.
+  auto status = hydrantd->call<proto::StatusReply>(HydrantdRequest(proto::StatusRequest{}));
+  if (!status) return give_up(std::move(status).error());
+  Deadline deadline = Deadline::after(from_seconds(options.timeout_s));
+  Patience patience{.total = deadline, .silence = from_seconds(options.timeout_s)};
+  auto stopped = hydrantd->call<proto::EmptyReply>(HydrantdRequest(proto::StopRequest{}), patience);
+  if (!stopped) return give_up(std::move(stopped).error());
+  if (auto fetchd = daemons.fetchd()) {
+    auto reply = fetchd->call<proto::EmptyReply>(FetchdRequest(proto::StopRequest{}), patience);
+    // Gone: the keeper was faster, having seen hydrantd end.
+    if (!reply && reply.error().code != Code::kGone) return give_up(std::move(reply).error());
+  }
+  while (daemons.hydrantd() || daemons.fetchd()) {
+    if (deadline.passed()) return give_up({ExitStatus::kTooSlow, "the daemons under " + daemons.root + " still run"});
+    ::poll(nullptr, 0, 10);
+  }
+  return {};
+}
+
+Outcome run_version(const CommonOptions& common) {
+  Daemons daemons{common.root};
+  DaemonVersion front{.name = "hydrantd"}, fetcher{.name = "hydrant-fetchd"};
+  if (auto client = daemons.hydrantd()) {
+    auto status = client->call<proto::StatusReply>(HydrantdRequest(proto::StatusRequest{}));
+    if (status) front.status = *std::move(status);
+  }
+  if (auto client = daemons.fetchd()) {
+    auto status = client->call<proto::StatusReply>(FetchdRequest(proto::StatusRequest{}));
+    if (status) fetcher.status = *std::move(status);
+  }
+  render_version(common.json, {std::move(front), std::move(fetcher)});
+  return {};
+}
+
+}  // namespace hydrant::cli

@@ -1,0 +1,61 @@
+// What each verb does. Results go to standard output, progress to a terminal's standard error; a Failure is printed
+// once, by main.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "cli/exit_status.h"
+
+namespace hydrant::cli {
+
+using Outcome = tl::expected<void, Failure>;
+
+struct CommonOptions {
+  std::string root = "/var/lib/hydrant";
+  bool json = false;
+};
+
+struct MountOptions {
+  // SOURCE DIR, or DIR alone with `fsid`.
+  std::vector<std::string> arguments = {};
+  std::string as = "auto";
+  std::string platform = {};
+  bool plain_http = false;
+  bool no_start = false;
+  std::string fsid = {};
+  std::vector<std::string> devices = {};
+  std::string domain_id = {};
+  uint32_t read_ahead_kb = 0;  // 0: hydrantd's default
+  double timeout_s = 0;        // 0: none; a silent daemon is given up on all the same
+};
+
+struct IndexOptions {
+  std::string source = {};
+  std::string as = "auto";
+  std::string platform = {};
+  bool plain_http = false;
+  bool no_start = false;
+  double timeout_s = 0;
+};
+
+struct UmountOptions {
+  std::string dir = {};
+  bool lazy = false;
+  double timeout_s = 2;
+};
+
+struct StopOptions {
+  double timeout_s = 20;
+};
+
+Outcome run_mount(const CommonOptions& common, const MountOptions& options);
+Outcome run_index(const CommonOptions& common, const IndexOptions& options);
+Outcome run_umount(const CommonOptions& common, const UmountOptions& options);
+Outcome run_ls(const CommonOptions& common);
+Outcome run_stat(const CommonOptions& common, const std::string& dir);
+Outcome run_stop(const CommonOptions& common, const StopOptions& options);
+Outcome run_version(const CommonOptions& common);
+
+}  // namespace hydrant::cli
