@@ -121,7 +121,8 @@ int main(int argc, char** argv) {
   ::signal(SIGINT, on_interrupt);
   ::signal(SIGPIPE, SIG_IGN);
   CommandLine line;
-  if (argc > 1 && argv[1][0] != '-' && !line.app.get_subcommand_no_throw(argv[1])) {
+  auto called_so = [&](CLI::App* sub) { return sub->check_name(argv[1]); };
+  if (argc > 1 && argv[1][0] != '-' && line.app.get_subcommands(called_so).empty()) {
     return report({ExitStatus::kUsage, "no verb \"" + std::string(argv[1]) + "\"; see hydrant --help"});
   }
   try {
