@@ -1,0 +1,59 @@
+#include "daemon/channel_types.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "base/byte_range.h"
+
+namespace hydrant::daemon {
+
+std::string_view to_string(CloseReason reason) {
+  switch (reason) {
+    case CloseReason::kPeer: return "peer";
+    case CloseReason::kDenied: return "denied";
+    case CloseReason::kTooMany: return "too-many";
+    case CloseReason::kSilent: return "silent";
+    case CloseReason::kMalformed: return "malformed";
+    case CloseReason::kDescriptors: return "descriptors";
+    case CloseReason::kFlood: return "flood";
+    case CloseReason::kDisorder: return "disorder";
+    case CloseReason::kTransport: return "transport";
+    case CloseReason::kCount: break;
+  }
+  return "unknown";
+}
+
+WindowMapping::~WindowMapping() { ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size()); }
+
+void WindowMapping::forget(uint64_t offset, uint64_t size) const {
+  // Pages that straddle the ends may be in use by a neighbour; they only fault once more.
+  uint64_t begin = round_down(offset, 4096);
+  uint64_t end = std::min<uint64_t>(round_up(offset + size, 4096), bytes_.size());
+  ::madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);
+}
+
+int Windows::add(uint32_t id, Fd memory) {
+  // Only memfds have seals: this also keeps out files whose pages come from a disk or from another process.
+  int seals = ::fcntl(memory.get(), F_GET_SEALS);
+  if (seals < 0 || !(seals & F_SEAL_SHRINK)) return -EPERM;
+  struct stat status {};
+  if (::fstat(memory.get(), &status)) return -errno;
+  if (status.st_size <= 0 || uint64_t(status.st_size) > proto::channel::kMaxWindowSize) return -EINVAL;
+  auto size = size_t(status.st_size);
+  std::lock_guard lock(mutex_);
+  if (mappings_[id]) return -EEXIST;
+  void* at = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, memory.get(), 0);
+  if (at == MAP_FAILED) return -errno;
+  mappings_[id] = std::make_shared<WindowMapping>(static_cast<const std::byte*>(at), size);
+  return 0;
+}
+
+std::shared_ptr<const WindowMapping> Windows::get(uint32_t id) const {
+  std::lock_guard lock(mutex_);
+  return mappings_[id];
+}
+
+}  // namespace hydrant::daemon
