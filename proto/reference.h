@@ -34,12 +34,14 @@ enum class SourceKind : uint8_t { kRegistry, kOciDir, kHttp, kS3, kFile };
 
 struct SourceReference {
   SourceKind kind = SourceKind::kRegistry;
-  ImageName image;  // kRegistry
-  std::string
-      path;  // kOciDir, kFile. May be relative for kOciDir: whoever knows the working directory makes it absolute
-  std::string tag;  // kOciDir; empty: the only image of the directory
-  std::string url;  // kHttp, kS3: verbatim, may hold credentials or a signature
+  ImageName image = {};  // kRegistry
+  // kOciDir, kFile. May be relative for kOciDir: whoever knows the working directory makes it absolute.
+  std::string path = {};
+  std::string tag = {};  // kOciDir; empty: the only image of the directory
+  std::string url = {};  // kHttp, kS3: verbatim, may hold credentials or a signature
 
+  // What an image store is asked for: tag or digest; empty for the only image of an OCI directory.
+  std::string image_reference() const { return kind == SourceKind::kOciDir ? tag : image.reference(); }
   // Canonical: parse(text()) is the same reference. May hold the secrets of a URL; for people there is display().
   std::string text() const;
   // Like text(), without user name, password, query and fragment of a URL.
