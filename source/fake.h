@@ -80,7 +80,7 @@ class FakeStore final : public ImageStore {
   std::mutex mutex_;
   std::map<Digest, std::shared_ptr<FakeBlob>> blobs_;  // also held by the readers and by the test
   std::map<std::string, StoredManifest> manifests_;
-  Error failure_{.code = Code::kOk};
+  Error failure_{.code = Code::kOk, .what = {}};
 };
 
 }  // namespace hydrant::source

@@ -35,8 +35,9 @@ struct ResolvedImage {
   proto::ImageConfig config;
 };
 
-// `reference` as ImageStore::manifest takes it.
-Result<ResolvedImage> resolve_image(ImageStore& store, const std::string& reference, const proto::Platform& platform,
-                                    Deadline deadline);
+// `reference` as ImageStore::manifest takes it (SourceReference::image_reference). Without a platform an index gives
+// the native one and a lone manifest is taken whatever it is for; with one, an image for another is kNotFound.
+Result<ResolvedImage> resolve_image(ImageStore& store, const std::string& reference,
+                                    const std::optional<proto::Platform>& platform, Deadline deadline);
 
 }  // namespace hydrant::source

@@ -29,6 +29,8 @@ struct HttpOptions {
   std::string user_agent;       // empty: "hydrant/<version>"
 };
 
+class ConnectionPool;
+
 // How long the work may take and whether anybody still wants it.
 struct Patience {
   Deadline deadline;
@@ -92,11 +94,8 @@ class HttpClient {
   const HttpOptions& options() const { return options_; }
 
  private:
-  class Pool;
-  Result<HttpHead> hop(const HttpRequest& request, const std::string& url, const std::string& authorization,
-                       const BodySink& sink);
   HttpOptions options_;
-  std::unique_ptr<Pool> pool_;
+  std::unique_ptr<ConnectionPool> pool_;
 };
 
 // The error of a status that is none of success, `what` in front. Sets `retry` for 408, 429 and 5xx.

@@ -1,0 +1,55 @@
+#include "source/file/file_blob.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "base/file.h"
+
+namespace hydrant::source {
+
+namespace {
+constexpr size_t kPiece = 256 << 10;
+}
+
+FileBlob::FileBlob(Fd fd, std::string path, uint64_t size, timespec mtime)
+    : fd_(std::move(fd)), path_(std::move(path)), size_(size), mtime_(mtime) {}
+
+Result<std::shared_ptr<FileBlob>> FileBlob::open(const std::string& path) {
+  // O_NONBLOCK: a FIFO without a writer must not hold us here.
+  HYDRANT_TRY(Fd fd, open_file(path, O_RDONLY | O_NONBLOCK));
+  struct stat status {};
+  if (::fstat(fd.get(), &status)) return fail_sys(errno, "stat " + path);
+  if (!S_ISREG(status.st_mode)) return fail(Code::kUnsupported, path + " is not a regular file");
+  return std::shared_ptr<FileBlob>(
+      new FileBlob(std::move(fd), path, static_cast<uint64_t>(status.st_size), status.st_mtim));
+}
+
+Result<> FileBlob::check_unchanged() const {
+  struct stat status {};
+  if (::fstat(fd_.get(), &status)) return fail_sys(errno, "stat " + path_);
+  if (static_cast<uint64_t>(status.st_size) != size_ || status.st_mtim.tv_sec != mtime_.tv_sec ||
+      status.st_mtim.tv_nsec != mtime_.tv_nsec)
+    return fail(Code::kGone, path_ + " has changed since it was opened; mount it again");
+  return {};
+}
+
+Result<> FileBlob::read(const ReadRequest& request, const Sink& sink) {
+  if (request.range.begin > request.range.end || request.range.end > size_)
+    return fail(Code::kInvalid, path_ + ": read beyond its end");
+  HYDRANT_TRY_VOID(check_unchanged());
+  Buffer buffer(std::min<uint64_t>(kPiece, request.range.size()));
+  for (uint64_t at = request.range.begin; at < request.range.end;) {
+    if (request.stop.stop_requested()) return fail(Code::kCancelled, path_ + ": cancelled");
+    if (request.deadline.passed()) return fail(Code::kTooSlow, path_ + ": not read by the deadline");
+    auto piece = MutableBytes(buffer).first(std::min<uint64_t>(buffer.size(), request.range.end - at));
+    auto done = pread_exact(fd_.get(), piece, at);
+    if (!done) return fail(std::move(done.error()).in(path_));
+    HYDRANT_TRY_VOID(sink(piece));
+    at += piece.size();
+  }
+  // Bytes that came while somebody wrote are of neither version.
+  return check_unchanged();
+}
+
+}  // namespace hydrant::source

@@ -1,0 +1,207 @@
+#include "source/http/http_blob.h"
+
+#include <charconv>
+
+#include "base/check.h"
+#include "proto/http_header.h"
+#include "proto/reference.h"
+#include "source/http/backoff.h"
+
+namespace hydrant::source {
+
+namespace {
+
+std::optional<uint64_t> content_length(const HttpHead& head) {
+  auto text = head.header("content-length");
+  uint64_t value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || text.empty() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+// A weak validator says "much the same", which is not what a range of bytes needs.
+std::string strong_etag(const HttpHead& head) {
+  auto etag = head.header("etag");
+  return etag.starts_with("W/") ? std::string() : etag;
+}
+
+std::string range_text(const ByteRange& range) {
+  return "bytes " + std::to_string(range.begin) + "-" + std::to_string(range.end - 1);
+}
+
+}  // namespace
+
+// Where one read has got to. On the reader's stack.
+struct HttpBlob::Progress {
+  const ReadRequest& request;
+  const Sink& sink;
+  uint64_t at;  // every byte of the request before it went to the sink
+  std::optional<std::chrono::seconds> retry_after = {};
+};
+
+HttpBlob::HttpBlob(std::shared_ptr<HttpClient> client, Target target, uint64_t size, bool immutable)
+    : client_(std::move(client)), target_(std::move(target)), size_(size), immutable_(immutable) {}
+
+std::shared_ptr<HttpBlob> HttpBlob::immutable(std::shared_ptr<HttpClient> client, Target target, uint64_t size) {
+  if (target.name.empty()) target.name = proto::url_without_secrets(target.url);
+  return std::shared_ptr<HttpBlob>(new HttpBlob(std::move(client), std::move(target), size, true));
+}
+
+Result<std::shared_ptr<HttpBlob>> HttpBlob::open(std::shared_ptr<HttpClient> client, Target target, Deadline deadline) {
+  if (target.name.empty()) target.name = proto::url_without_secrets(target.url);
+  auto blob = std::shared_ptr<HttpBlob>(new HttpBlob(client, std::move(target), 0, false));
+  const auto& name = blob->target_.name;
+  HttpRequest request{.url = blob->target_.url,
+                      .headers = {},
+                      .body = {},
+                      .range = ByteRange{0, 1},
+                      .authorizer = blob->target_.authorizer.get(),
+                      .patience = {deadline, {}}};
+  Backoff backoff(client->options(), request.patience);
+  HttpHead head;
+  for (;;) {
+    // A GET and not a HEAD: signed URLs are valid for one method. The sink's false ends a 200 after its first piece.
+    auto sent = client->send(request, [](const HttpHead&, Bytes) -> Result<bool> { return false; });
+    auto error = sent ? status_error(*sent, name) : sent.error();
+    if (sent && !error.retry) {
+      head = std::move(*sent);
+      break;
+    }
+    if (!error.retry) return fail(std::move(error));
+    HYDRANT_TRY_VOID(backoff.wait(error, sent ? sent->retry_after : std::nullopt));
+  }
+  auto range = proto::parse_content_range(head.header("content-range"));
+  std::optional<uint64_t> size;
+  if (head.status == 206 || head.status == 416) {
+    // An empty object answers the request for its first byte with 416.
+    if (range) size = range->total;
+    if (head.status == 416 && size != 0u) return fail(status_error(head, name));
+  } else if (head.status == 200) {
+    size = content_length(head);
+  } else {
+    return fail(status_error(head, name));
+  }
+  if (!size) return fail(Code::kUnsupported, name + ": the server does not tell how long it is");
+  blob->size_ = *size;
+  blob->etag_ = strong_etag(head);
+  blob->last_modified_ = head.header("last-modified");
+  return blob;
+}
+
+Result<> HttpBlob::check_same(const HttpHead& head) const {
+  if (immutable_) return {};
+  auto etag = strong_etag(head);
+  auto modified = head.header("last-modified");
+  if ((!etag_.empty() && !etag.empty() && etag != etag_) ||
+      (etag_.empty() && !last_modified_.empty() && !modified.empty() && modified != last_modified_))
+    return fail(Code::kGone, target_.name + ": has changed on the server; mount it again");
+  return {};
+}
+
+// A 206 must say that it is what was asked for, of an object as long as this one.
+Result<> HttpBlob::check_range(const HttpHead& head, const ByteRange& asked) const {
+  auto field = head.header("content-range");
+  auto range = proto::parse_content_range(field);
+  if (range && range->total && *range->total != size_)
+    return fail(immutable_ ? Code::kCorrupt : Code::kGone, target_.name + ": is " + std::to_string(*range->total) +
+                                                               " bytes long on the server, not " +
+                                                               std::to_string(size_));
+  if (!range || range->range != asked)
+    return fail(Code::kCorrupt, target_.name + ": asked for " + range_text(asked) + ", the server answers '" +
+                                    proto::url_without_secrets(field.substr(0, 100)) + "'");
+  return {};
+}
+
+// One try for what is still missing. Moves progress.at by what the sink has taken.
+Result<> HttpBlob::attempt(Progress& progress) {
+  const ReadRequest& read = progress.request;
+  const ByteRange asked{progress.at, read.range.end};
+  uint64_t skip = 0;  // bytes of a 200 that stand before those still missing
+  bool checked = false;
+  auto check = [&](const HttpHead& head) -> Result<> {
+    checked = true;
+    HYDRANT_TRY_VOID(check_same(head));
+    if (head.status == 206) return check_range(head, asked);
+    if (head.status != 200)
+      return fail(Code::kUnsupported, target_.name + ": unexpected status " + std::to_string(head.status));
+    auto length = content_length(head);
+    if (length && *length != size_)
+      return fail(
+          immutable_ ? Code::kCorrupt : Code::kGone,
+          target_.name + ": is " + std::to_string(*length) + " bytes long on the server, not " + std::to_string(size_));
+    if (read.range.begin != 0) return fail(Code::kUnsupported, target_.name + ": the server has no ranges");
+    skip = progress.at;
+    return {};
+  };
+  auto sink = [&](const HttpHead& head, Bytes piece) -> Result<bool> {
+    if (!checked) HYDRANT_TRY_VOID(check(head));
+    auto skipped = std::min<uint64_t>(skip, piece.size());
+    skip -= skipped;
+    piece = piece.subspan(skipped);
+    auto wanted = piece.first(std::min<uint64_t>(piece.size(), read.range.end - progress.at));
+    if (!wanted.empty()) HYDRANT_TRY_VOID(progress.sink(wanted));
+    progress.at += wanted.size();
+    if (wanted.size() < piece.size() && head.status == 206)
+      return fail(Code::kCorrupt, target_.name + ": the server sends more than it announced");
+    return progress.at < read.range.end || head.status == 206;
+  };
+
+  auto redirected = *redirected_url_.lock();
+  auto send = [&](const std::string& url, Authorizer* authorizer) {
+    checked = false;
+    return client_->send({.url = url,
+                          .headers = {},
+                          .body = {},
+                          .range = asked,
+                          .authorizer = authorizer,
+                          .patience = {read.deadline, read.stop}},
+                         sink);
+  };
+  bool direct = !redirected.empty();
+  auto head = direct ? send(redirected, nullptr) : send(target_.url, target_.authorizer.get());
+  // Signed URLs expire: ask the origin for a new one, once a try.
+  if (direct && head && (head->status == 401 || head->status == 403 || head->status == 404 || head->status == 410)) {
+    if (auto cached = redirected_url_.lock(); *cached == redirected) cached->clear();
+    direct = false;
+    head = send(target_.url, target_.authorizer.get());
+  }
+  if (!head) {
+    // Where the redirect led may be down for good; the origin knows a better place.
+    if (direct && head.error().code == Code::kUnreachable) redirected_url_.lock()->clear();
+    return fail(std::move(head.error()));
+  }
+  if (head->status < 200 || head->status > 299) {
+    progress.retry_after = head->retry_after;
+    auto error = status_error(*head, target_.name);
+    if (head->status == 416)
+      error.what += ": is shorter on the server than the " + std::to_string(size_) + " bytes expected";
+    return fail(std::move(error));
+  }
+  if (!direct && head->url != target_.url && origin_of(head->url) != origin_of(target_.url))
+    *redirected_url_.lock() = head->url;
+  if (!checked) HYDRANT_TRY_VOID(check(*head));  // a success without a body
+  if (progress.at < read.range.end)
+    return fail(
+        Error{.code = Code::kUnreachable, .what = target_.name + ": the answer ends early", .sys = 0, .retry = true});
+  return {};
+}
+
+Result<> HttpBlob::read(const ReadRequest& request, const Sink& sink) {
+  if (request.range.begin > request.range.end || request.range.end > size_)
+    return fail(Code::kInvalid, target_.name + ": read beyond its end");
+  Progress progress{.request = request, .sink = sink, .at = request.range.begin};
+  const Patience patience{request.deadline, request.stop};
+  Backoff backoff(client_->options(), patience);
+  while (progress.at < request.range.end) {
+    const uint64_t before = progress.at;
+    progress.retry_after.reset();
+    auto done = attempt(progress);
+    if (done) break;
+    if (progress.at > before) backoff.reset();
+    if (!done.error().retry) return done;
+    HYDRANT_TRY_VOID(backoff.wait(done.error(), progress.retry_after));
+  }
+  return {};
+}
+
+}  // namespace hydrant::source

@@ -1,0 +1,109 @@
+#include "source/http/http_client.h"
+
+#include "proto/oci.h"
+#include "proto/reference.h"
+#include "source/http/backoff.h"
+#include "source/http/transfer.h"
+
+namespace hydrant::source {
+
+namespace {
+
+constexpr int kMaxRedirects = 5;
+
+bool is_redirect(int status) {
+  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+bool asks_for_retry(int status) { return status == 408 || status == 429 || (status >= 500 && status != 501); }
+
+Code code_of(int status) {
+  switch (status) {
+    case 401:
+    case 407: return Code::kUnauthorized;
+    case 403: return Code::kDenied;
+    case 404: return Code::kNotFound;
+    case 408: return Code::kTooSlow;
+    case 410: return Code::kGone;
+    case 416: return Code::kCorrupt;
+    case 429:
+    case 503: return Code::kBusy;
+    case 405:
+    case 501: return Code::kUnsupported;
+    default: return Code::kIo;
+  }
+}
+
+}  // namespace
+
+std::string HttpHead::header(const std::string& lower_case_name) const {
+  auto found = headers.find(lower_case_name);
+  return found == headers.end() ? std::string() : found->second;
+}
+
+HttpClient::HttpClient(HttpOptions options) : options_(std::move(options)) {
+  if (options_.user_agent.empty()) options_.user_agent = "hydrant/" HYDRANT_VERSION;
+  pool_ = std::make_unique<ConnectionPool>(options_.idle_per_origin);
+}
+HttpClient::~HttpClient() = default;
+
+Result<HttpHead> HttpClient::send(const HttpRequest& request, const BodySink& sink) {
+  const auto home = origin_of(request.url);
+  std::string url = request.url, authorization;
+  if (request.authorizer) {
+    HYDRANT_TRY(authorization, request.authorizer->authorization(request.patience));
+  }
+  bool asked_again = false;
+  for (int redirects = 0;;) {
+    bool at_home = origin_of(url) == home;
+    HYDRANT_TRY(HttpHead head, transfer(*pool_, options_, request, url, at_home ? authorization : "", sink));
+    if (head.status == 401 && at_home && request.authorizer && !asked_again) {
+      asked_again = true;
+      HYDRANT_TRY(bool more, request.authorizer->refused(authorization, head, request.patience));
+      if (!more) return head;
+      HYDRANT_TRY(authorization, request.authorizer->authorization(request.patience));
+      continue;
+    }
+    if (!is_redirect(head.status)) return head;
+    // Nobody who sends credentials in a body meant them for somebody else.
+    if (request.method == "POST")
+      return fail(Code::kUnsupported, proto::url_without_secrets(url) + ": redirects a POST");
+    if (++redirects > kMaxRedirects)
+      return fail(Code::kCorrupt, proto::url_without_secrets(request.url) + ": redirects in a circle");
+    HYDRANT_TRY(url, redirect_target(url, head.header("location")));
+  }
+}
+
+Result<HttpClient::Document> HttpClient::get(const HttpRequest& request, size_t limit) {
+  const auto name = request.method + " " + proto::url_without_secrets(request.url);
+  Backoff backoff(options_, request.patience);
+  for (;;) {
+    Document document;
+    auto head = send(request, [&](const HttpHead&, Bytes piece) -> Result<bool> {
+      if (piece.size() > limit - document.body.size())
+        return fail(Code::kCorrupt, name + ": answer is longer than " + std::to_string(limit) + " bytes");
+      document.body += as_text(piece);
+      return true;
+    });
+    if (!head) {
+      if (!head.error().retry) return fail(std::move(head.error()));
+      HYDRANT_TRY_VOID(backoff.wait(head.error()));
+      continue;
+    }
+    if (asks_for_retry(head->status)) {
+      HYDRANT_TRY_VOID(backoff.wait(status_error(*head, name), head->retry_after));
+      continue;
+    }
+    document.head = std::move(*head);
+    return document;
+  }
+}
+
+Error status_error(const HttpHead& head, const std::string& what) {
+  Error error{.code = code_of(head.status), .what = what + ": status " + std::to_string(head.status)};
+  if (auto said = proto::registry_errors(head.error_body); !said.empty()) error.what += " (" + said + ")";
+  error.retry = asks_for_retry(head.status);
+  return error;
+}
+
+}  // namespace hydrant::source

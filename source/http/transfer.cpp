@@ -1,0 +1,341 @@
+#include "source/http/transfer.h"
+
+#include <curl/curl.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "base/check.h"
+#include "proto/http_header.h"
+#include "proto/reference.h"
+
+namespace hydrant::source {
+
+namespace {
+
+constexpr size_t kMaxHeaders = 256;
+constexpr size_t kMaxHeaderBytes = 64 << 10;
+constexpr size_t kMaxErrorBody = 64 << 10;
+constexpr size_t kMaxIdle = 64;  // kept connections, all origins together
+constexpr long kReceiveBuffer = 256 << 10;
+
+template <auto kFree>
+struct FreeWith {
+  template <class T>
+  void operator()(T* object) const {
+    kFree(object);
+  }
+};
+using Easy = std::unique_ptr<CURL, FreeWith<curl_easy_cleanup>>;
+using Multi = std::unique_ptr<CURLM, FreeWith<curl_multi_cleanup>>;
+using HeaderList = std::unique_ptr<curl_slist, FreeWith<curl_slist_free_all>>;
+using Url = std::unique_ptr<CURLU, FreeWith<curl_url_cleanup>>;
+
+std::string part(const Url& url, CURLUPart which) {
+  char* text = nullptr;
+  if (curl_url_get(url.get(), which, &text, 0) != CURLUE_OK) return {};
+  std::string out(text);
+  curl_free(text);
+  return out;
+}
+
+Url parse_url(const std::string& text) {
+  Url url(curl_url());
+  HYDRANT_CHECK(url, "out of memory");
+  if (curl_url_set(url.get(), CURLUPART_URL, text.c_str(), 0) != CURLUE_OK) url.reset();
+  return url;
+}
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return out;
+}
+
+// What libcurl's callbacks fill. Lives on the stack of transfer(), for one exchange.
+struct Exchange {
+  explicit Exchange(const BodySink& body_sink) : sink(body_sink) {}
+
+  const BodySink& sink;
+  HttpHead head;
+  size_t header_bytes = 0;
+  Instant last_byte = Clock::system().now();
+  bool enough = false;    // whoever reads has all it wanted: the transfer's end is no failure
+  bool too_long = false;  // headers without bound
+  std::optional<Error> sink_error;
+
+  bool header(std::string_view line) {
+    last_byte = Clock::system().now();
+    while (!line.empty() && (line.back() == '\r' || line.back() == '\n')) line.remove_suffix(1);
+    if (line.starts_with("HTTP/")) {  // the final answer; a 100 may have gone before
+      head.headers.clear();
+      header_bytes = 0;
+      return true;
+    }
+    header_bytes += line.size();
+    too_long = header_bytes > kMaxHeaderBytes || head.headers.size() >= kMaxHeaders;
+    if (too_long) return false;
+    auto colon = line.find(':');
+    if (colon == line.npos) return true;
+    auto value = line.substr(colon + 1);
+    while (!value.empty() && (value.front() == ' ' || value.front() == '\t')) value.remove_prefix(1);
+    while (!value.empty() && (value.back() == ' ' || value.back() == '\t')) value.remove_suffix(1);
+    auto& field = head.headers[lower(line.substr(0, colon))];
+    if (!field.empty()) field += ", ";
+    field += value;
+    return true;
+  }
+
+  bool body(Bytes piece) {
+    if (head.status < 200 || head.status > 299) {
+      last_byte = Clock::system().now();
+      auto room = kMaxErrorBody - head.error_body.size();
+      head.error_body += as_text(piece.first(std::min(room, piece.size())));
+      enough = head.error_body.size() == kMaxErrorBody;
+      return !enough;
+    }
+    auto more = sink(head, piece);
+    // After the sink: the time it takes to decode and to write is no stall of the server's.
+    last_byte = Clock::system().now();
+    if (!more) {
+      sink_error = std::move(more.error());
+      sink_error->retry = false;  // whatever the sink means by it, this transfer is not to be repeated
+      return false;
+    }
+    enough = !*more;
+    return *more;
+  }
+};
+
+size_t on_header(char* data, size_t size, size_t count, void* exchange) {
+  return static_cast<Exchange*>(exchange)->header({data, size * count}) ? size * count : 0;
+}
+
+}  // namespace
+
+// The multi handle holds the connection; the easy handle is reset for every exchange. Driving it through the multi
+// interface instead of curl_easy_perform gives waits that a stop token ends at once.
+struct ConnectionPool::Connection {
+  Connection() : easy(curl_easy_init()), multi(curl_multi_init()) {
+    HYDRANT_CHECK(easy && multi, "out of memory");
+    curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS, 1L);
+  }
+  Easy easy;
+  Multi multi;
+  Exchange* exchange = nullptr;
+};
+
+namespace {
+
+using Connection = ConnectionPool::Connection;
+
+// The status is asked for here: the head is complete once the first body byte arrives.
+size_t on_body(char* data, size_t size, size_t count, void* connection) {
+  auto* self = static_cast<Connection*>(connection);
+  auto piece = std::as_bytes(std::span(data, size * count));
+  if (self->exchange->head.status == 0) {
+    long status = 0;
+    curl_easy_getinfo(self->easy.get(), CURLINFO_RESPONSE_CODE, &status);
+    self->exchange->head.status = static_cast<int>(status);
+  }
+  // Nothing may be thrown through libcurl's C frames.
+  try {
+    return self->exchange->body(piece) ? piece.size() : CURL_WRITEFUNC_ERROR;
+  } catch (const std::exception& thrown) {
+    self->exchange->sink_error = Error{.code = Code::kIo, .what = thrown.what()};
+    return CURL_WRITEFUNC_ERROR;
+  }
+}
+
+// What libcurl's failure means. Its own sentences name hosts and never URLs.
+Error curl_error(CURLcode code, const std::string& origin, const char* detail) {
+  std::string reason = *detail ? detail : curl_easy_strerror(code);
+  auto unreachable = [&](const std::string& why, bool retry) {
+    return Error{.code = Code::kUnreachable, .what = origin + " is unreachable: " + why, .sys = 0, .retry = retry};
+  };
+  switch (code) {
+    case CURLE_COULDNT_RESOLVE_HOST: return unreachable("its host name is not found", true);
+    case CURLE_COULDNT_RESOLVE_PROXY: return unreachable("the proxy's host name is not found", true);
+    case CURLE_COULDNT_CONNECT: return unreachable("connection refused, or no route", true);
+    case CURLE_OPERATION_TIMEDOUT: return unreachable("no connection in time", true);
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_ISSUER_ERROR: return unreachable("TLS certificate is not trusted: " + reason, false);
+    case CURLE_SSL_CONNECT_ERROR:
+      return unreachable("TLS does not come up: " + reason + " (does it speak plain HTTP?)", false);
+    case CURLE_URL_MALFORMAT:
+    case CURLE_UNSUPPORTED_PROTOCOL: return Error{.code = Code::kInvalid, .what = origin + ": malformed URL"};
+    case CURLE_WEIRD_SERVER_REPLY:
+      return Error{.code = Code::kUnsupported, .what = origin + ": what answers there does not speak HTTP"};
+    default: return unreachable("connection broke: " + reason, true);
+  }
+}
+
+// Runs until libcurl is done with the transfer, or patience ends.
+Result<CURLcode> drive(Connection& connection, const Exchange& exchange, const HttpOptions& options,
+                       const Patience& patience, const std::string& origin) {
+  std::stop_callback wake(patience.stop, [&] { curl_multi_wakeup(connection.multi.get()); });
+  for (;;) {
+    int running = 0, queued = 0;
+    if (auto code = curl_multi_perform(connection.multi.get(), &running); code != CURLM_OK)
+      return fail(Code::kIo, origin + ": " + curl_multi_strerror(code));
+    while (CURLMsg* message = curl_multi_info_read(connection.multi.get(), &queued))
+      if (message->msg == CURLMSG_DONE) return message->data.result;
+    if (patience.stop.stop_requested()) return fail(Code::kCancelled, origin + ": cancelled");
+    if (patience.deadline.passed()) return fail(Code::kTooSlow, origin + ": no answer by the deadline");
+    Deadline stall(exchange.last_byte + options.stall_timeout);
+    if (stall.passed())
+      return fail(Error{.code = Code::kTooSlow,
+                        .what = origin + ": no byte for " + std::to_string(options.stall_timeout.count()) + " ms",
+                        .sys = 0,
+                        .retry = true});
+    // libcurl wakes earlier for timers of its own.
+    curl_multi_poll(connection.multi.get(), nullptr, 0, patience.deadline.sooner(stall).left_ms(), nullptr);
+  }
+}
+
+void set_options(Connection& connection, const HttpOptions& options, const HttpRequest& request, const std::string& url,
+                 const HeaderList& headers, char* error_text) {
+  CURL* easy = connection.easy.get();
+  curl_easy_reset(easy);
+  curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
+  curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+  // One bulk transfer a connection: HTTP/2 streams would share one window.
+  curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+  curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  // Leave a resolver thread that hangs in DNS behind instead of waiting for it past the deadline.
+  curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+  curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+  curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options.connect_timeout.count()));
+  curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, kReceiveBuffer);
+  curl_easy_setopt(easy, CURLOPT_USERAGENT, options.user_agent.c_str());
+  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error_text);
+  if (!options.ca_file.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, options.ca_file.c_str());
+  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers.get());
+  if (request.method == "HEAD") curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+  if (request.method == "POST") {
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.c_str());
+  }
+  curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+  curl_easy_setopt(easy, CURLOPT_HEADERDATA, connection.exchange);
+  curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+  curl_easy_setopt(easy, CURLOPT_WRITEDATA, &connection);
+}
+
+Result<HeaderList> header_list(const HttpRequest& request, const std::string& authorization) {
+  std::vector<std::string> lines = request.headers;
+  if (request.range) lines.push_back("Range: " + proto::range_header(*request.range));
+  if (!authorization.empty()) lines.push_back("Authorization: " + authorization);
+  HeaderList list;
+  for (const auto& line : lines) {
+    // A line break in a token would be a header of its own choosing.
+    if (line.find_first_of(std::string_view("\r\n\0", 3)) != line.npos)
+      return fail(Code::kInvalid, "a request header would hold a line break");
+    curl_slist* longer = curl_slist_append(list.get(), line.c_str());
+    HYDRANT_CHECK(longer, "out of memory");
+    list.release();
+    list.reset(longer);
+  }
+  return list;
+}
+
+}  // namespace
+
+ConnectionPool::ConnectionPool(size_t idle_per_origin) : idle_per_origin_(idle_per_origin) {
+  static const CURLcode kStarted = curl_global_init(CURL_GLOBAL_DEFAULT);
+  HYDRANT_CHECK(kStarted == CURLE_OK, "libcurl does not start");
+}
+ConnectionPool::~ConnectionPool() = default;
+
+ConnectionPool::Lease::Lease(ConnectionPool& pool, std::string origin, std::unique_ptr<Connection> connection)
+    : pool_(pool), origin_(std::move(origin)), connection_(std::move(connection)) {}
+ConnectionPool::Lease::~Lease() { pool_.give_back(origin_, std::move(connection_)); }
+
+ConnectionPool::Lease ConnectionPool::take(const std::string& origin) {
+  {
+    auto idle = idle_.lock();
+    auto found = idle->by_origin.find(origin);
+    if (found != idle->by_origin.end()) {
+      // The one used last: the others age, and the server closes them first.
+      auto connection = std::move(found->second.back());
+      found->second.pop_back();
+      if (found->second.empty()) idle->by_origin.erase(found);
+      --idle->count;
+      return Lease(*this, origin, std::move(connection));
+    }
+  }
+  return Lease(*this, origin, std::make_unique<Connection>());
+}
+
+void ConnectionPool::give_back(const std::string& origin, std::unique_ptr<Connection> connection) {
+  auto idle = idle_.lock();
+  auto& list = idle->by_origin[origin];
+  if (list.size() < idle_per_origin_ && idle->count < kMaxIdle) {
+    list.push_back(std::move(connection));
+    ++idle->count;
+  } else if (list.empty()) {
+    idle->by_origin.erase(origin);
+  }
+  // A connection that is not kept is closed by its destructor, after the lock: parameters outlive the function's
+  // locals.
+}
+
+Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, const HttpRequest& request,
+                          const std::string& url, const std::string& authorization, const BodySink& sink) {
+  auto origin = origin_of(url);
+  if (origin.empty()) return fail(Code::kInvalid, proto::url_without_secrets(url) + ": malformed URL");
+  if (request.patience.stop.stop_requested()) return fail(Code::kCancelled, origin + ": cancelled");
+  if (request.patience.deadline.passed()) return fail(Code::kTooSlow, origin + ": no answer by the deadline");
+
+  HYDRANT_TRY(HeaderList headers, header_list(request, authorization));
+  auto lease = pool.take(origin);
+  Connection& connection = *lease;
+  Exchange exchange(sink);
+  connection.exchange = &exchange;
+  char error_text[CURL_ERROR_SIZE] = "";
+  set_options(connection, options, request, url, headers, error_text);
+
+  curl_multi_add_handle(connection.multi.get(), connection.easy.get());
+  auto code = drive(connection, exchange, options, request.patience, origin);
+  // Closes the connection when the exchange is not over.
+  curl_multi_remove_handle(connection.multi.get(), connection.easy.get());
+  connection.exchange = nullptr;
+
+  if (exchange.sink_error) return fail(std::move(*exchange.sink_error));
+  if (exchange.too_long) return fail(Code::kCorrupt, origin + ": answer's header is too long");
+  if (!code) return fail(std::move(code.error()));
+  if (*code != CURLE_OK && !exchange.enough) return fail(curl_error(*code, origin, error_text));
+
+  long status = 0;
+  curl_off_t retry_after = 0;
+  curl_easy_getinfo(connection.easy.get(), CURLINFO_RESPONSE_CODE, &status);
+  curl_easy_getinfo(connection.easy.get(), CURLINFO_RETRY_AFTER, &retry_after);
+  exchange.head.status = static_cast<int>(status);
+  if (retry_after > 0) exchange.head.retry_after = std::chrono::seconds(retry_after);
+  exchange.head.url = url;
+  return std::move(exchange.head);
+}
+
+Result<std::string> redirect_target(const std::string& base, const std::string& location) {
+  auto name = proto::url_without_secrets(base);
+  Url url = parse_url(base);
+  if (!url || location.empty() || curl_url_set(url.get(), CURLUPART_URL, location.c_str(), 0) != CURLUE_OK)
+    return fail(Code::kCorrupt, name + ": redirects to nowhere");
+  auto scheme = part(url, CURLUPART_SCHEME);
+  if (scheme != "http" && scheme != "https") return fail(Code::kUnsupported, name + ": redirects to " + scheme + "://");
+  if (scheme == "http" && base.starts_with("https://"))
+    return fail(Code::kDenied, name + ": redirects from https to plain http");
+  return part(url, CURLUPART_URL);
+}
+
+std::string origin_of(const std::string& text) {
+  Url url = parse_url(text);
+  if (!url) return {};
+  auto port = part(url, CURLUPART_PORT);
+  return part(url, CURLUPART_SCHEME) + "://" + part(url, CURLUPART_HOST) + (port.empty() ? "" : ":" + port);
+}
+
+}  // namespace hydrant::source

@@ -1,0 +1,55 @@
+// One HTTP exchange over libcurl: request out, head and body in, no redirects, no retries. Internal to source/http; all
+// of libcurl that the project sees is in transfer.cpp.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/guarded.h"
+#include "source/http/http_client.h"
+
+namespace hydrant::source {
+
+// Connections kept alive, by origin. Each stands in a libcurl handle of its own, so a lease is the right to use one
+// connection from one thread. Thread-safe.
+class ConnectionPool {
+ public:
+  explicit ConnectionPool(size_t idle_per_origin);
+  ~ConnectionPool();
+
+  struct Connection;
+  class Lease {
+   public:
+    Lease(ConnectionPool& pool, std::string origin, std::unique_ptr<Connection> connection);
+    Lease(const Lease&) = delete;
+    ~Lease();  // gives it back
+    Connection& operator*() { return *connection_; }
+
+   private:
+    ConnectionPool& pool_;
+    const std::string origin_;
+    std::unique_ptr<Connection> connection_;
+  };
+  Lease take(const std::string& origin);
+
+ private:
+  void give_back(const std::string& origin, std::unique_ptr<Connection> connection);
+
+  struct Idle {
+    std::map<std::string, std::vector<std::unique_ptr<Connection>>> by_origin;
+    size_t count = 0;
+  };
+  const size_t idle_per_origin_;
+  Guarded<Idle> idle_;
+};
+
+// `authorization` is the header's value, or empty. Errors as HttpClient::send has them.
+Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, const HttpRequest& request,
+                          const std::string& url, const std::string& authorization, const BodySink& sink);
+
+// Where `location` leads from `base`. kDenied when it leaves TLS.
+Result<std::string> redirect_target(const std::string& base, const std::string& location);
+
+}  // namespace hydrant::source

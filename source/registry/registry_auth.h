@@ -1,0 +1,58 @@
+// How one repository's requests are authorized: nothing, basic, or a bearer token from the registry's token service
+// (distribution's token authentication; OAuth2 refresh for identity tokens). Which of them, the registry's 401 says.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/guarded.h"
+#include "proto/http_header.h"
+#include "source/auth/docker_config.h"
+#include "source/http/http_client.h"
+
+namespace hydrant::source {
+
+// Thread-safe. One thread asks the token service; those with a token that still holds go on with it meanwhile, the
+// others wait. No lock is held across a request.
+class RegistryAuth final : public Authorizer {
+ public:
+  RegistryAuth(std::shared_ptr<HttpClient> client, std::string registry, std::string repository, bool plain_http,
+               DockerConfig config, const Clock& clock);
+
+  Result<std::string> authorization(const Patience& patience) override;
+  Result<bool> refused(const std::string& used, const HttpHead& answer, const Patience& patience) override;
+
+  // For the message about a 401: what was tried and what would help.
+  std::string way_out();
+
+ private:
+  struct Token {
+    std::string value;
+    Instant renew_at;  // a good while before it expires
+    Instant expires_at;
+  };
+  struct State {
+    std::optional<proto::Challenge> bearer;  // what the registry asked for
+    std::string header;                      // "Basic …", "Bearer …" or empty; what authorization() answers
+    std::optional<Token> token;              // behind a "Bearer" header
+    bool asking = false;                     // somebody is at the token service
+    std::optional<Credentials> credentials;  // looked up at the first refusal
+  };
+  using Lock = Guarded<State>::Lock;
+
+  Result<Credentials> credentials(const Patience& patience);
+  Result<Token> ask_token_service(const proto::Challenge& challenge, const Credentials& credentials,
+                                  const Patience& patience);
+
+  const std::shared_ptr<HttpClient> client_;  // shared with the store
+  const std::string registry_, repository_;
+  const bool plain_http_;
+  const DockerConfig config_;
+  const Clock& clock_;
+  Guarded<State> state_;
+  std::condition_variable_any changed_;
+};
+
+}  // namespace hydrant::source
