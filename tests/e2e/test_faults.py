@@ -1,0 +1,118 @@
+"""Daemons die in the middle of reads; readers wait and get right bytes."""
+
+import os
+import signal
+import threading
+
+from case import Case
+from sandbox import Relay, wait_until
+
+
+class Reader(threading.Thread):
+    """Reads a whole file in the background."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.path, self.data, self.error = path, None, None
+        self.start()
+
+    def run(self):
+        try:
+            with open(self.path, "rb") as file:
+                self.data = file.read()
+        except OSError as error:
+            self.error = error
+
+
+class Faults(Case):
+    def slow_mount(self, relay):
+        self.push("many")
+        reference = self.registry.name("many:latest", relay.port)
+        self.hydrant.ok("index", reference)
+        return self.hydrant.mount(reference)
+
+    def finish(self, reader, expected):
+        reader.join(60)
+        self.assertFalse(reader.is_alive(), "the reader hangs\n" + self.hydrant.logs())
+        self.assertIsNone(reader.error, self.hydrant.logs())
+        self.assertEqual(reader.data, expected)
+
+    def kill_fetchd(self):
+        pid = self.hydrant.daemons()["hydrant-fetchd"]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def test_fetchd_killed_in_the_middle_of_a_read(self):
+        expected = (self.unpack("many") / "srv/random.bin").read_bytes()
+        with Relay(self.registry.port) as relay:
+            directory = self.slow_mount(relay)
+            before = relay.received
+            relay.rate = 1 << 20
+            reader = Reader(directory / "srv/random.bin")
+            wait_until(lambda: relay.received > before + (1 << 19), what="the read is under way")
+            old = self.kill_fetchd()
+            relay.rate = None
+            wait_until(lambda: self.hydrant.daemons().get("hydrant-fetchd") not in (None, old), what="fetchd is back")
+            self.finish(reader, expected)
+
+    def test_fetchd_killed_again_and_again(self):
+        expected = (self.unpack("many") / "srv/random.bin").read_bytes()
+        with Relay(self.registry.port, 4 << 20) as relay:
+            directory = self.slow_mount(relay)
+            relay.rate = 1 << 20
+            reader = Reader(directory / "srv/random.bin")
+            for _ in range(3):
+                before = relay.received
+                wait_until(lambda: relay.received > before + (1 << 18) or not reader.is_alive(), what="bytes flow")
+                old = self.kill_fetchd()
+                wait_until(lambda: self.hydrant.daemons().get("hydrant-fetchd") not in (None, old), 20, "fetchd is back")
+            relay.rate = None
+            self.finish(reader, expected)
+
+    def test_fetchd_killed_in_the_middle_of_a_first_mount(self):
+        with Relay(self.registry.port, 2 << 20) as relay:
+            self.push("one")
+            reference = self.registry.name("one:latest", relay.port)
+            self.hydrant.ok("index", self.push("small"))
+            directory = self.temporary()
+            result = []
+            mounting = threading.Thread(target=lambda: result.append(self.hydrant.run("mount", reference, directory)))
+            mounting.start()
+            wait_until(lambda: relay.received > 1 << 20, what="the layer is streaming")
+            old = self.kill_fetchd()
+            mounting.join(60)
+            self.assertNotEqual(result[0].returncode, 0)
+            self.assertEqual(result[0].stderr.count("\n"), 1, result[0].stderr)
+            wait_until(lambda: self.hydrant.daemons().get("hydrant-fetchd") not in (None, old), what="fetchd is back")
+            self.nothing_left()
+            relay.rate = None
+            self.hydrant.ok("mount", reference, directory)
+            self.same_tree(self.unpack("one"), directory)
+
+    def test_an_origin_that_stalls_fails_reads_in_time_and_comes_back(self):
+        expected = (self.unpack("many") / "srv/random.bin").read_bytes()
+        with Relay(self.registry.port) as relay:
+            directory = self.slow_mount(relay)
+            relay.hold()
+            reader = Reader(directory / "srv/random.bin")
+            reader.join(90)
+            self.assertFalse(reader.is_alive(), "the reader hangs")
+            self.assertIsNotNone(reader.error)
+            relay.release()
+            again = Reader(directory / "srv/random.bin")
+            self.finish(again, expected)
+
+    def test_a_reader_that_waits_can_be_killed(self):
+        import subprocess
+        with Relay(self.registry.port) as relay:
+            directory = self.slow_mount(relay)
+            relay.hold()
+            with subprocess.Popen(["cat", directory / "srv/random.bin"], stdout=subprocess.DEVNULL) as reader:
+                wait_until(lambda: self.waits(reader.pid), what="the reader waits in the kernel")
+                reader.kill()
+                reader.wait(5)
+            relay.release()
+
+    def waits(self, pid):
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] in "SD"

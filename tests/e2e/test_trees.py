@@ -1,0 +1,63 @@
+"""The mounted tree equals what umoci unpacks, on both ways a mount can come about."""
+
+import re
+import shutil
+import subprocess
+
+from case import Case
+
+
+class Trees(Case):
+    def both_ways(self, image):
+        expected = self.unpack(image)
+        reference = self.push(image)
+        streamed = self.hydrant.mount(reference)
+        self.same_tree(expected, streamed)
+        self.hydrant.ok("umount", streamed)
+        self.hydrant.ok("stop")
+        # With the index but an empty cache, everything is read in the middle of the layers.
+        shutil.rmtree(self.hydrant.root)
+        self.hydrant.ok("index", reference)
+        lazy = self.hydrant.mount(reference)
+        self.same_tree(expected, lazy)
+        return lazy
+
+    def test_one_layer(self):
+        self.both_ways("one")
+
+    def test_many_layers_with_whiteouts_and_opaque_directories(self):
+        self.both_ways("many")
+
+    def test_links_holes_long_names_capabilities_and_odd_nodes(self):
+        self.both_ways("everything")
+
+    def test_a_single_layer_equals_what_tar_unpacks(self):
+        import gzip
+        import images
+        import json
+        import oci
+        directory = images.path("everything")
+        manifest = json.loads((directory / "blobs/sha256" / oci.manifest_descriptor(directory)["digest"][7:]).read_text())
+        layer = gzip.decompress((directory / "blobs/sha256" / manifest["layers"][0]["digest"][7:]).read_bytes())
+        expected = self.temporary()
+        subprocess.run(["tar", "--xattrs", "--xattrs-include=*", "--same-owner", "--numeric-owner", "-C", str(expected),
+                        "-xpf", "-"], input=layer, check=True)
+        self.same_tree(expected, self.hydrant.mount(self.push("everything")))
+
+    def test_fsck_finds_nothing(self):
+        for image in ("many", "everything"):
+            directory = self.hydrant.mount(self.push(image))
+            stat = self.hydrant.ok("stat", "--json", directory)
+            metadata = self.backing_file(stat["metadata"]["id"])
+            devices = [f"--device={self.backing_file(device['id'])}" for device in stat["devices"]]
+            done = subprocess.run(["fsck.erofs", *devices, str(metadata)], stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True)
+            # Its exit status is 0 even for a wrong checksum: the text tells.
+            self.assertEqual(re.findall(r".*<E>.*", done.stdout), [], done.stdout)
+            self.assertEqual(done.returncode, 0, done.stdout)
+            self.hydrant.ok("umount", directory)
+
+    def backing_file(self, object_id):
+        found = list(self.hydrant.root.glob(f"cache/**/*{object_id}*"))
+        self.assertEqual(len(found), 1, object_id)
+        return found[0]

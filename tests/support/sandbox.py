@@ -1,0 +1,272 @@
+"""Everything an end-to-end test starts, in objects that clean up after themselves. Tests run as root in a private mount
+and PID namespace (tests/e2e/run), so that nothing outlives them even when they are killed."""
+
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("HYDRANT_BUILD", SOURCE / "build"))
+BIN = BUILD / "bin"
+
+
+def wait_until(condition, seconds=10, what="condition"):
+    """Polls; the only way tests wait."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.01)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def mounts():
+    """(mount point, type) of this namespace."""
+    lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    return [(line.split()[4], line.split(" - ")[1].split()[0]) for line in lines]
+
+
+def processes_naming(text):
+    """Pids of live processes whose command line contains `text`, our own left out."""
+    found = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if any(text in word for word in words):
+                found[int(entry.name)] = os.path.basename(words[0])
+    return found
+
+
+class Registry:
+    """Debian's docker-registry on a free loopback port, storage in a directory of its own."""
+
+    def __init__(self, user=None, password=None):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="hydrant-registry-"))
+        self.port = free_port()
+        self.auth = None
+        config = [
+            "version: 0.1",
+            "log: {level: error, accesslog: {disabled: false}}",
+            f"storage: {{filesystem: {{rootdirectory: {self.directory}/data}}, delete: {{enabled: true}}}}",
+            f"http: {{addr: '127.0.0.1:{self.port}', secret: e2e}}",
+        ]
+        if user:
+            htpasswd = subprocess.run(["htpasswd", "-Bbn", user, password], check=True, stdout=subprocess.PIPE).stdout
+            (self.directory / "htpasswd").write_bytes(htpasswd)
+            config.append(f"auth: {{htpasswd: {{realm: e2e, path: {self.directory}/htpasswd}}}}")
+            self.auth = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        (self.directory / "config.yml").write_text("\n".join(config) + "\n")
+        self.log = open(self.directory / "log", "wb")
+        self.process = subprocess.Popen(["docker-registry", "serve", str(self.directory / "config.yml")],
+                                        stdout=self.log, stderr=subprocess.STDOUT, env={"OTEL_TRACES_EXPORTER": "none",
+                                                                                       "PATH": os.environ["PATH"]})
+        wait_until(lambda: accepts(self.port), what="registry listens")
+
+    def name(self, image, port=None):
+        return f"127.0.0.1:{port or self.port}/{image}"
+
+    def blob_path(self, digest):
+        return self.directory / "data/docker/registry/v2/blobs/sha256" / digest[7:9] / digest[7:] / "data"
+
+    def bytes_sent(self):
+        """Body bytes of all answers so far, by the registry's own access log (combined format)."""
+        self.log.flush()
+        total = 0
+        for line in (self.directory / "log").read_text(errors="replace").splitlines():
+            parts = line.split('"')
+            if len(parts) > 2 and " HTTP/1." in parts[1]:
+                size = parts[2].split()
+                total += int(size[1]) if len(size) > 1 and size[1].isdigit() else 0
+        return total
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def accepts(port):
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Relay:
+    """A TCP relay in front of a registry: counts what comes back, limits its rate, and can hold it altogether."""
+
+    def __init__(self, upstream_port, bytes_per_second=None):
+        self.upstream_port = upstream_port
+        self.rate = bytes_per_second
+        self.received = 0
+        self.open = threading.Event()
+        self.open.set()
+        self.closed = False
+        self.lock = threading.Lock()
+        self.next_free = time.monotonic()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def hold(self):
+        self.open.clear()
+
+    def release(self):
+        self.open.set()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+                upstream = socket.create_connection(("127.0.0.1", self.upstream_port))
+            except OSError:
+                return
+            threading.Thread(target=self.pump, args=(client, upstream, False), daemon=True).start()
+            threading.Thread(target=self.pump, args=(upstream, client, True), daemon=True).start()
+
+    def pump(self, source, target, counted):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if counted:
+                    self.pace(len(data))
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def pace(self, size):
+        self.open.wait()
+        with self.lock:
+            self.received += size
+            if not self.rate:
+                return
+            start = max(self.next_free, time.monotonic())
+            self.next_free = start + size / self.rate
+        time.sleep(max(0, start - time.monotonic()))
+
+    def close(self):
+        self.listener.close()
+        self.open.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Hydrant:
+    """One root with its daemons. `base` is where the root directory is made."""
+
+    def __init__(self, base=None, env=None):
+        self.base = pathlib.Path(tempfile.mkdtemp(prefix="hydrant-e2e-", dir=base))
+        self.root = self.base / "root"
+        self.env = {**os.environ, "DOCKER_CONFIG": str(self.base / "docker"), **(env or {})}
+        self.count = 0
+
+    def command(self, verb, *arguments):
+        return [str(BIN / "hydrant"), verb, "--root", str(self.root), *map(str, arguments)]
+
+    def run(self, verb, *arguments, timeout=120, prefix=()):
+        return subprocess.run([*prefix, *self.command(verb, *arguments)], stdin=subprocess.DEVNULL, timeout=timeout,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env)
+
+    def ok(self, verb, *arguments, **options):
+        done = self.run(verb, *arguments, **options)
+        if done.returncode != 0:
+            raise AssertionError(f"hydrant {verb} {arguments}: {done.returncode}: {done.stderr}\n{self.logs()}")
+        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+    def new_dir(self):
+        self.count += 1
+        directory = self.base / f"m{self.count}"
+        directory.mkdir()
+        return directory
+
+    def mount(self, source, *options):
+        directory = self.new_dir()
+        self.ok("mount", *options, source, directory)
+        return directory
+
+    def log_in(self, registry, user, password):
+        (self.base / "docker").mkdir(exist_ok=True)
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        (self.base / "docker/config.json").write_text(json.dumps({"auths": {registry: {"auth": token}}}))
+
+    def daemons(self):
+        """name: pid of what runs for this root."""
+        return {name: pid for pid, name in processes_naming(str(self.root)).items() if name != "hydrant"}
+
+    def image_mounts(self):
+        return [point for point, kind in mounts() if point.startswith(str(self.base)) and kind == "erofs"]
+
+    def logs(self):
+        text = ""
+        for path in sorted(self.root.glob("run/*.log")):
+            text += f"--- {path.name}\n" + path.read_text(errors="replace")[-3000:]
+        return text
+
+    def close(self):
+        if self.daemons():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.run("stop", timeout=30)
+        for _ in range(50):  # the keeper first, or it would restart the others
+            left = processes_naming(str(self.root))
+            if not left:
+                break
+            for pid in sorted(left, key=lambda pid: left[pid] != "hydrant-keeper"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        for point, _ in reversed(mounts()):
+            if point.startswith(str(self.base)):
+                subprocess.run(["umount", "-l", point], stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+@contextlib.contextmanager
+def small_disk(megabytes):
+    """A fresh ext4 of that size on a loop device; yields its directory."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="hydrant-disk-"))
+    image, point = directory / "image", directory / "mnt"
+    point.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(megabytes << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", "-l", str(point)])
+        shutil.rmtree(directory, ignore_errors=True)
