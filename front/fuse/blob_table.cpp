@@ -61,6 +61,14 @@ bool BlobTable::remove(const std::string& name) {
   return true;
 }
 
+void BlobTable::clear() {
+  std::map<uint64_t, std::shared_ptr<Blob>> all;
+  Lock lock(mutex_);
+  for (auto& [node, blob] : blobs_) slot(node)->store(nullptr, std::memory_order_release);
+  names_.clear();
+  all.swap(blobs_);
+}
+
 void BlobTable::drop_if_unused(const Lock&, uint64_t node) {
   auto at = blobs_.find(node);
   const Blob& blob = *at->second;

@@ -45,6 +45,7 @@ class BlobTable {
   // kExists, kNoSpace, kInvalid (a bad name).
   Result<> add(const std::string& name, std::shared_ptr<cachefiles::Cookie> cookie, uint64_t size);
   bool remove(const std::string& name);
+  void clear();  // nobody asks any more: every blob goes, whatever the kernel still knows
 
   Blob* find(uint64_t node) const;  // null when there is none
 

@@ -97,6 +97,7 @@ void BlobFs::Server::stop() {
   }
   workers_.clear();
   if (limits_.joinable()) limits_.join();
+  table_.clear();  // a callback that the engine holds may hold us, and we the cookies: that circle ends here
   // What a callback does inside is one pread and one write. On a hung disk the end of the process closes the device.
   if (answers_.close(Deadline::after(std::chrono::seconds(30))))
     device_.reset();

@@ -1,0 +1,106 @@
+#include "daemon/admin_session.h"
+
+#include <cerrno>
+
+#include "base/log.h"
+
+namespace hydrant::daemon {
+
+namespace {
+
+constexpr Duration kRetireLimit = std::chrono::seconds(10);
+
+ObjectKey key_of(const std::string& domain_id, const std::string& id) {
+  return {"erofs," + (domain_id.empty() ? id : domain_id), id};
+}
+
+template <class Reply>
+std::string line(const Result<Reply>& result) {
+  return result ? proto::encode_reply(*result) : proto::encode_error(result.error());
+}
+
+std::string line(const Result<>& result) {
+  return result ? proto::encode_reply(proto::EmptyReply{}) : proto::encode_error(result.error());
+}
+
+}  // namespace
+
+AdminSession::~AdminSession() {
+  for (auto& [key, object] : ingests_) {
+    log::warn("ingest-aborted", {{"id", key.id}, {"why", "its client has left"}});
+    auto aborted = scope_.objects.abort_ingest(*object, Deadline::after(kRetireLimit));
+    if (!aborted) log::error("ingest-abort-failed", {{"why", aborted.error().what}});
+  }
+}
+
+std::string AdminSession::answer(std::string_view text, LineTalk& talk) {
+  auto request = proto::decode_hydrantd_request(text);
+  if (!request) return proto::encode_error(request.error());
+  return std::visit([&](const auto& each) { return handle(each, talk); }, *request);
+}
+
+std::string AdminSession::handle(const proto::MountRequest& request, LineTalk& talk) {
+  auto report = [&talk](const proto::Progress& progress) { talk.send(proto::encode_progress(progress)); };
+  auto mounted = scope_.mounts.mount(request, talk.stop_token(), report);
+  if (!mounted) log::warn("mount-failed", {{"dir", request.dir}, {"why", mounted.error().what}});
+  return line(mounted);
+}
+
+std::string AdminSession::handle(const proto::UmountRequest& request, LineTalk&) {
+  return line(scope_.mounts.umount(request.dir, request.lazy));
+}
+
+std::string AdminSession::handle(const proto::ListRequest&, LineTalk&) {
+  return proto::encode_reply(scope_.mounts.list());
+}
+
+std::string AdminSession::handle(const proto::StatMountRequest& request, LineTalk&) {
+  return line(scope_.mounts.stat(request.dir));
+}
+
+std::string AdminSession::handle(const proto::IngestBeginRequest& request, LineTalk& talk) {
+  ObjectKey key = key_of(request.domain_id, request.id);
+  if (ingests_.contains(key)) return proto::encode_error({.code = Code::kExists, .what = "already begun: " + key.id});
+  auto object = scope_.objects.begin_ingest(key, {Deadline::after(scope_.open_limit), talk.stop_token()});
+  if (!object) return proto::encode_error(object.error());
+  if ((*object)->cookie().complete()) {
+    scope_.objects.end_ingest(**object);
+    return proto::encode_reply(proto::IngestBeginReply{.present = true});
+  }
+  ingests_.emplace(std::move(key), std::move(*object));
+  return proto::encode_reply(proto::IngestBeginReply{.present = false});
+}
+
+Result<std::shared_ptr<Object>> AdminSession::take_ingest(const ObjectKey& key) {
+  auto at = ingests_.find(key);
+  if (at == ingests_.end()) return fail(Code::kNotFound, "no ingest of " + key.id + " on this connection");
+  auto object = std::move(at->second);
+  ingests_.erase(at);
+  return object;
+}
+
+std::string AdminSession::handle(const proto::IngestEndRequest& request, LineTalk&) {
+  auto object = take_ingest(key_of(request.domain_id, request.id));
+  if (!object) return proto::encode_error(object.error());
+  if (int err = (*object)->cookie().resize(request.size)) {
+    auto aborted = scope_.objects.abort_ingest(**object, Deadline::after(kRetireLimit));
+    if (!aborted) log::error("ingest-abort-failed", {{"why", aborted.error().what}});
+    return proto::encode_error(sys_error(-err, "resize " + request.id));
+  }
+  scope_.objects.end_ingest(**object);
+  return proto::encode_reply(proto::EmptyReply{});
+}
+
+std::string AdminSession::handle(const proto::IngestAbortRequest& request, LineTalk&) {
+  auto object = take_ingest(key_of(request.domain_id, request.id));
+  if (!object) return proto::encode_error(object.error());
+  return line(scope_.objects.abort_ingest(**object, Deadline::after(kRetireLimit)));
+}
+
+std::string AdminSession::handle(const proto::StatusRequest&, LineTalk&) {
+  return proto::encode_reply(scope_.status());
+}
+
+std::string AdminSession::handle(const proto::StopRequest&, LineTalk&) { return line(scope_.stop()); }
+
+}  // namespace hydrant::daemon

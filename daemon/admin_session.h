@@ -1,0 +1,49 @@
+// One connection of the admin socket: decodes a request, does it, encodes the answer.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/line_socket.h"
+#include "daemon/mounts.h"
+#include "daemon/objects.h"
+
+namespace hydrant::daemon {
+
+// What a session may reach. All outlive the admin server.
+struct AdminScope {
+  Objects& objects;
+  Mounts& mounts;
+  std::function<proto::StatusReply()> status;
+  std::function<Result<>()> stop;  // puts everything away, then lets the process end
+  Duration open_limit = std::chrono::seconds(30);
+};
+
+// Owned by the connection's thread. Ingests that were begun and not ended are aborted with it.
+class AdminSession final : public LineSession {
+ public:
+  explicit AdminSession(const AdminScope& scope) : scope_(scope) {}
+  ~AdminSession() override;
+
+  std::string answer(std::string_view request, LineTalk& talk) override;
+
+ private:
+  std::string handle(const proto::MountRequest& request, LineTalk& talk);
+  std::string handle(const proto::UmountRequest& request, LineTalk& talk);
+  std::string handle(const proto::ListRequest& request, LineTalk& talk);
+  std::string handle(const proto::StatMountRequest& request, LineTalk& talk);
+  std::string handle(const proto::IngestBeginRequest& request, LineTalk& talk);
+  std::string handle(const proto::IngestEndRequest& request, LineTalk& talk);
+  std::string handle(const proto::IngestAbortRequest& request, LineTalk& talk);
+  std::string handle(const proto::StatusRequest& request, LineTalk& talk);
+  std::string handle(const proto::StopRequest& request, LineTalk& talk);
+
+  Result<std::shared_ptr<Object>> take_ingest(const ObjectKey& key);
+
+  const AdminScope& scope_;
+  std::map<ObjectKey, std::shared_ptr<Object>> ingests_;
+};
+
+}  // namespace hydrant::daemon

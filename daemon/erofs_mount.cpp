@@ -1,0 +1,120 @@
+#include "daemon/erofs_mount.h"
+
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <mutex>
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/fs_context.h"
+#include "base/log.h"
+
+namespace hydrant::daemon {
+
+namespace {
+
+std::string path_of(const Fd& fd) { return "/proc/self/fd/" + std::to_string(fd.get()); }
+
+std::vector<std::string> erofs_bdis() {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (std::filesystem::directory_iterator at("/sys/class/bdi", error), end; !error && at != end; at.increment(error))
+    if (auto name = at->path().filename().string(); name.starts_with("erofs-")) names.push_back(std::move(name));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// Nothing ties a bdi to its mount, so it is the one that appeared. Should another process mount EROFS in the same
+// moment, neither can be told from the other: then both keep the kernel's default, which is right if not best.
+void set_read_ahead(const std::vector<std::string>& before, unsigned kb) {
+  auto after = erofs_bdis();
+  std::vector<std::string> fresh;
+  std::set_difference(after.begin(), after.end(), before.begin(), before.end(), std::back_inserter(fresh));
+  std::string value = std::to_string(kb);
+  if (fresh.size() == 1) {
+    auto file = open_file("/sys/class/bdi/" + fresh[0] + "/read_ahead_kb", O_WRONLY);
+    if (file && ::write(file->get(), value.data(), value.size()) == static_cast<ssize_t>(value.size())) return;
+  }
+  log::info("read-ahead-not-set", {{"wanted_kb", kb}, {"candidates", fresh.size()}});
+}
+
+Error refusal(Error error) {
+  // The primary is looked up as a block device where file-backed mounts are not built in.
+  if (error.sys == ENOTBLK)
+    return Error{.code = Code::kUnsupported,
+                 .what =
+                     "this kernel cannot mount EROFS from files: it takes Linux 6.12 or later with "
+                     "CONFIG_EROFS_FS_BACKED_BY_FILE, and a cache on ext4, xfs or btrfs (" +
+                     error.what + ")",
+                 .sys = error.sys};
+  if (error.sys == EINVAL || error.sys == EUCLEAN || error.sys == EOPNOTSUPP) error.code = Code::kCorrupt;
+  return error;
+}
+
+Result<Fd> create(const ErofsSource& source) {
+  auto context = FsContext::open("erofs");
+  if (!context) {
+    if (context.error().code == Code::kUnsupported)
+      return fail(Code::kUnsupported,
+                  "this kernel has no EROFS: load the erofs module (modprobe erofs), Linux 6.12 or later");
+    return fail(std::move(context).error());
+  }
+  HYDRANT_TRY_VOID(context->set("source", path_of(source.primary)));
+  for (const Fd& device : source.devices) HYDRANT_TRY_VOID(context->set("device", path_of(device)));
+  auto mount = context->create(MOUNT_ATTR_RDONLY);
+  if (!mount) return fail(refusal(std::move(mount).error()));
+  return std::move(*mount);
+}
+
+}  // namespace
+
+Result<ErofsMount> make_erofs_mount(const ErofsSource& source) {
+  static std::mutex one_at_a_time;  // so that the bdi that appears is ours
+  std::lock_guard lock(one_at_a_time);
+  auto before = erofs_bdis();
+  HYDRANT_TRY(Fd mount, create(source));
+  set_read_ahead(before, source.read_ahead_kb);
+  struct stat status {};
+  if (::fstat(mount.get(), &status)) return fail_sys(errno, "stat of the new mount");
+  return ErofsMount{.mount = std::move(mount),
+                    .device = std::to_string(major(status.st_dev)) + ":" + std::to_string(minor(status.st_dev))};
+}
+
+Result<> probe_erofs(const std::string& directory) {
+  // Super block at 1024; the root is an empty directory, an inode of 32 bytes with its entries inline. Layout of the
+  // on-disk format: Documentation/filesystems/erofs.rst of the kernel.
+  constexpr size_t kBlock = 4096, kSuper = 1024, kRootNode = 36, kRoot = kRootNode * 32;
+  std::array<std::byte, kBlock> image{};
+  auto put = [&image]<class T>(size_t at, T value) { store_le<T>(image.data() + at, value); };
+  put(kSuper, uint32_t{0xE0F5E1E2});
+  put(kSuper + 12, uint8_t{12});             // log2 of the block size
+  put(kSuper + 14, uint16_t{kRootNode});     // root
+  put(kSuper + 16, uint64_t{1});             // inodes
+  put(kSuper + 36, uint32_t{1});             // blocks
+  put(kRoot, uint16_t{2 << 1});              // compact inode, inline data
+  put(kRoot + 4, uint16_t{S_IFDIR | 0700});  // mode
+  put(kRoot + 6, uint16_t{2});               // links
+  put(kRoot + 8, uint32_t{27});              // size: two entries of 12 bytes, names "." and ".."
+  put(kRoot + 16, uint32_t{0xffffffff});     // no block of its own: the data are inline
+  for (size_t entry = 0; entry < 2; ++entry) {
+    size_t at = kRoot + 32 + entry * 12;
+    put(at, uint64_t{kRootNode});
+    put(at + 8, static_cast<uint16_t>(24 + entry));  // where its name starts
+    put(at + 10, uint8_t{2});                        // a directory
+  }
+  for (size_t dot = 0; dot < 3; ++dot) put(kRoot + 32 + 24 + dot, '.');
+
+  ErofsSource source;
+  HYDRANT_TRY(source.primary, open_file(directory, O_TMPFILE | O_RDWR));
+  HYDRANT_TRY_VOID(pwrite_all(source.primary.get(), image, 0));
+  HYDRANT_TRY(Fd mount, create(source));
+  return {};
+}
+
+}  // namespace hydrant::daemon

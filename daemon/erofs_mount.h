@@ -1,0 +1,35 @@
+// EROFS over regular files: metadata as the primary, one file a device.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+namespace hydrant::daemon {
+
+// The kernel's window for reads through the mount. Larger ones make page faults slow and single requests large; what a
+// stream needs beyond is fetched ahead by the user daemon (docs/decisions/005-read-ahead.md).
+inline constexpr unsigned kDefaultReadAheadKb = 128;
+
+struct ErofsSource {
+  Fd primary;               // complete and verified
+  std::vector<Fd> devices;  // in slot order: nothing in the image checks it
+  unsigned read_ahead_kb = kDefaultReadAheadKb;
+};
+
+// A mount that stands nowhere yet; closing the descriptor ends it.
+struct ErofsMount {
+  Fd mount;            // O_PATH, for attach_mount
+  std::string device;  // "major:minor", as mountinfo shows it
+};
+
+// kUnsupported without file-backed EROFS (Linux before 6.12, or built without it), kCorrupt when the kernel refuses
+// the image. The kernel opens the files once more; ours may be closed afterwards.
+Result<ErofsMount> make_erofs_mount(const ErofsSource& source);
+
+// Tries it with an image of one empty directory in a nameless file in `directory`: kUnsupported says what is missing.
+Result<> probe_erofs(const std::string& directory);
+
+}  // namespace hydrant::daemon

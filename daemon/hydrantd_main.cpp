@@ -1,0 +1,110 @@
+// hydrantd: options, privileges, signals. Everything else is daemon/service.h.
+#include <malloc.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+
+#include "base/log.h"
+#include "daemon/service.h"
+
+namespace {
+
+using namespace hydrant;
+
+// The numbers are those of hydrant(1), for the same causes.
+int exit_status(Code code) {
+  switch (code) {
+    case Code::kInvalid: return 2;
+    case Code::kDenied: return 4;
+    case Code::kBusy: return 7;
+    case Code::kNoSpace: return 8;
+    case Code::kUnsupported: return 10;
+    default: return 1;
+  }
+}
+constexpr int kNotRoot = 14;
+
+int give_up(int status, const std::string& what) {
+  std::fprintf(stderr, "hydrantd: %s\n", what.c_str());
+  return status;
+}
+
+// Blobs, objects and connections are a descriptor each.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit)) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void keep_memory_lean() {
+  ::mallopt(M_ARENA_MAX, 2);
+  ::mallopt(M_MMAP_THRESHOLD, 256 << 10);  // fixed, so that large buffers go back when freed
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 20);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  keep_memory_lean();
+  daemon::ServiceOptions options;
+  options.version = HYDRANT_VERSION;
+  std::string level;
+  unsigned read_limit_s = 60, open_limit_s = 30;
+
+  CLI::App app("The privileged half of Hydrant: serves cached blobs to the kernel and mounts images over them.");
+  app.set_version_flag("--version", options.version);
+  app.add_option("--root", options.root, "directory of the cache and of all state")->capture_default_str();
+  app.add_option("--log-level", level, "debug, info, warn or error")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
+  app.add_option("--fuse-threads", options.fuse_threads, "threads that answer the kernel")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  app.add_option("--read-limit", read_limit_s, "seconds after which a read that waits for its bytes fails with EIO")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  app.add_option("--open-limit", open_limit_s, "seconds that a mount waits for the user daemon")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) ? 2 : 0;
+  }
+  options.read_limit = std::chrono::seconds(read_limit_s);
+  options.open_limit = std::chrono::seconds(open_limit_s);
+  if (level == "debug") log::set_level(log::Level::kDebug);
+  if (level == "info") log::set_level(log::Level::kInfo);
+  if (level == "warn") log::set_level(log::Level::kWarn);
+  if (level == "error") log::set_level(log::Level::kError);
+
+  if (::geteuid() != 0) return give_up(kNotRoot, "needs root: it mounts file systems (try sudo hydrantd)");
+  ::umask(077);
+  ::signal(SIGPIPE, SIG_IGN);
+  raise_descriptor_limit();
+
+  // Blocked before the first thread, so that only the descriptor below gets them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  Fd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC));
+  if (!signal_fd) return give_up(1, "signalfd failed");
+
+  auto service = daemon::Service::start(options);
+  if (!service) return give_up(exit_status(service.error().code), service.error().what);
+  log::info("ready", {{"root", options.root}, {"version", options.version}});
+  ::malloc_trim(0);
+
+  pollfd ends[] = {{signal_fd.get(), POLLIN, 0}, {(*service)->stop_requested(), POLLIN, 0}};
+  while (::poll(ends, 2, -1) < 0 && errno == EINTR) continue;
+  log::info("stopping");
+  service->reset();
+  return 0;
+}

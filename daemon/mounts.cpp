@@ -1,0 +1,245 @@
+#include "daemon/mounts.h"
+
+#include <sys/mount.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+
+#include "base/digest.h"
+#include "base/file.h"
+#include "base/fs_context.h"
+#include "base/log.h"
+#include "base/mount_info.h"
+#include "daemon/erofs_mount.h"
+
+namespace hydrant::daemon {
+
+namespace {
+
+constexpr uint64_t kMetadataStep = 4 << 20;
+constexpr uint64_t kMetadataLimit = uint64_t{16} << 30;  // far above any image's; an answer beyond is a mistake
+constexpr size_t kMaxDevices = 4096;
+
+// What may be a key of the cache, a part of a volume's name and of a file name.
+Result<> check_id(const std::string& id, size_t limit, std::string_view what) {
+  bool plain = !id.empty() && id.size() <= limit &&
+               std::all_of(id.begin(), id.end(), [](char c) { return c != '/' && c != '\0' && c != '\n'; });
+  if (!plain) return fail(Code::kInvalid, std::string(what) + " is not a usable name: \"" + id + "\"");
+  return {};
+}
+
+Result<> check(const proto::MountRequest& request) {
+  if (request.dir.empty() || request.dir[0] != '/')
+    return fail(Code::kInvalid, "the mount point must be an absolute path: \"" + request.dir + "\"");
+  HYDRANT_TRY_VOID(check_id(request.fsid, 240, "fsid"));
+  if (!request.domain_id.empty()) HYDRANT_TRY_VOID(check_id(request.domain_id, 240, "domain_id"));
+  if (request.devices.size() > kMaxDevices) return fail(Code::kInvalid, "more than 4096 devices");
+  for (auto& id : request.devices) HYDRANT_TRY_VOID(check_id(id, 255, "device"));
+  if (request.read_ahead_kb > 16384) return fail(Code::kInvalid, "read_ahead_kb must be at most 16384");
+  return {};
+}
+
+std::string volume_of(const proto::MountRequest& request) {
+  return "erofs," + (request.domain_id.empty() ? request.fsid : request.domain_id);
+}
+
+// Where a directory descriptor leads, symlinks resolved.
+Result<std::string> path_of(const Fd& directory) {
+  char buffer[4096];
+  ssize_t n = ::readlink(("/proc/self/fd/" + std::to_string(directory.get())).c_str(), buffer, sizeof buffer);
+  if (n < 0 || n == sizeof buffer) return fail_sys(n < 0 ? errno : ENAMETOOLONG, "resolve the mount point");
+  return std::string(buffer, static_cast<size_t>(n));
+}
+
+}  // namespace
+
+// A name in the blob file system for an object; the name goes with the last mount that uses it, the file itself when
+// the kernel has closed it.
+class Mounts::BlobFile {
+ public:
+  BlobFile(front::BlobFs& blobs, std::string name) : blobs_(blobs), name_(std::move(name)) {}
+  ~BlobFile() { blobs_.remove(name_); }
+  const std::string& name() const { return name_; }
+
+ private:
+  front::BlobFs& blobs_;
+  const std::string name_;
+};
+
+// A directory that somebody works on. Unless kept, its entry goes away with it.
+class Mounts::Reservation {
+ public:
+  Reservation(Mounts& mounts, std::string dir) : mounts_(mounts), dir_(std::move(dir)) {}
+  Reservation(const Reservation&) = delete;
+  ~Reservation() {
+    std::shared_ptr<Mount> last;  // its objects are given back without the lock
+    std::lock_guard lock(mounts_.mutex_);
+    auto at = mounts_.mounts_.find(dir_);
+    if (kept_ || at == mounts_.mounts_.end()) return;
+    last = std::move(at->second);
+    mounts_.mounts_.erase(at);
+  }
+  void keep(Mount mount) {
+    auto ready = std::make_shared<Mount>(std::move(mount));
+    ready->ready = true;
+    std::lock_guard lock(mounts_.mutex_);
+    mounts_.mounts_[dir_] = std::move(ready);
+    kept_ = true;
+  }
+
+ private:
+  Mounts& mounts_;
+  const std::string dir_;
+  bool kept_ = false;
+};
+
+Result<std::unique_ptr<Mounts>> Mounts::create(MountsOptions options, Objects& objects, front::BlobFs& blobs) {
+  std::unique_ptr<Mounts> mounts(new Mounts(std::move(options), objects, blobs));
+  HYDRANT_TRY_VOID(mounts->adopt_records());
+  return mounts;
+}
+
+Result<> Mounts::adopt_records() {
+  HYDRANT_TRY(boot_id_, boot_id());
+  HYDRANT_TRY(auto present, read_mounts());
+  for (MountRecord& record : load_records(options_.records)) {
+    std::string dir = record.request.dir;
+    bool stands =
+        record.boot_id == boot_id_ && std::any_of(present.begin(), present.end(), [&](const MountInfo& mount) {
+          return mount.path == dir && mount.type == "erofs" && mount.device == record.device;
+        });
+    if (!stands) {
+      log::info("mount-record-dropped", {{"dir", dir}, {"why", "nothing of ours is mounted there"}});
+      delete_record(options_.records, dir);
+      continue;
+    }
+    log::warn("mount-of-a-dead-daemon", {{"dir", dir}, {"way_out", "hydrant umount " + dir}});
+    auto mount = std::make_shared<Mount>();
+    mount->record = std::move(record);
+    mount->dead = mount->ready = true;
+    mounts_.emplace(dir, std::move(mount));
+  }
+  return {};
+}
+
+Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::stop_token stop, const Report& report) {
+  Instant begin = Clock::system().now();
+  HYDRANT_TRY_VOID(check(asked));
+  drop_vanished();
+
+  auto directory = open_file(asked.dir, O_PATH | O_DIRECTORY);
+  if (!directory) {
+    int err = directory.error().sys;
+    if (err == ENOENT) return fail(Code::kInvalid, "mount point " + asked.dir + " does not exist: create it first");
+    if (err == ENOTDIR) return fail(Code::kInvalid, "mount point " + asked.dir + " is not a directory");
+    return fail(std::move(directory.error()).in("mount point"));
+  }
+  proto::MountRequest request = asked;
+  HYDRANT_TRY(request.dir, path_of(*directory));
+  const std::string& dir = request.dir;
+  HYDRANT_TRY(auto present, read_mounts());
+  if (auto* there = find_mount(present, dir))
+    return fail(Code::kBusy,
+                dir + " is a mount point already (" + there->type + "): unmount it or take another directory");
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) return fail(Code::kGone, "hydrantd is stopping");
+    if (!mounts_.try_emplace(dir, std::make_shared<Mount>()).second)
+      return fail(Code::kBusy, dir + " is being mounted or unmounted by another request");
+  }
+  Reservation reservation(*this, dir);
+
+  HYDRANT_TRY(Mount mount, prepare(request, stop));
+  ErofsSource source;
+  if (request.read_ahead_kb) source.read_ahead_kb = request.read_ahead_kb;
+  HYDRANT_TRY(source.primary, complete_metadata(*mount.metadata, request.meta_digest, stop, report));
+  for (Device& device : mount.devices) {
+    HYDRANT_TRY(Fd file, open_device(device));
+    source.devices.push_back(std::move(file));
+  }
+  HYDRANT_TRY(ErofsMount erofs, make_erofs_mount(source));
+
+  mount.record = {.request = request, .device = erofs.device, .boot_id = boot_id_, .mounted_at = ::time(nullptr)};
+  // The record first: a death in between leaves a record of nothing, which the next start drops. A mount without a
+  // record would be nobody's.
+  HYDRANT_TRY_VOID(save_record(options_.records, mount.record));
+  if (auto attached = attach_mount(erofs.mount, *directory); !attached) {
+    delete_record(options_.records, dir);
+    return fail(std::move(attached.error()).in(dir));
+  }
+  size_t lazy = std::count_if(mount.devices.begin(), mount.devices.end(), [](auto& each) { return bool(each.blob); });
+  size_t devices = mount.devices.size();
+  reservation.keep(std::move(mount));
+  auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::system().now() - begin).count();
+  log::info("mounted", {{"dir", dir}, {"source", request.source}, {"devices", devices}, {"lazy", lazy}, {"ms", ms}});
+  return proto::MountReply{.dir = dir, .fsid = request.fsid, .ready_ms = static_cast<uint64_t>(ms)};
+}
+
+Result<Mounts::Mount> Mounts::prepare(const proto::MountRequest& request, std::stop_token stop) {
+  Mount mount;
+  std::string volume = volume_of(request);
+  Patience patience{Deadline::after(options_.open_limit), stop};
+  HYDRANT_TRY(mount.metadata, objects_.use({volume, request.fsid}, patience));
+  for (auto& id : request.devices) {
+    HYDRANT_TRY(auto object, objects_.use({volume, id}, patience));
+    mount.devices.push_back({.object = std::move(object), .blob = nullptr});
+  }
+  return mount;
+}
+
+// Fetches and hashes step by step, so that the hash costs no second pass over a cold file.
+Result<Fd> Mounts::complete_metadata(const Object& object, const std::string& digest, std::stop_token stop,
+                                     const Report& report) {
+  uint64_t size = object.cookie().size();
+  std::string name = "metadata " + object.key().id;
+  if (size == 0 || size > kMetadataLimit)
+    return fail(Code::kCorrupt, name + " has an impossible size: " + std::to_string(size) + " bytes");
+  HYDRANT_TRY(Fd file, object.cookie().backing_file());
+  Sha256 hash;
+  Buffer piece(128 << 10);
+  for (uint64_t at = 0; at < size; at += kMetadataStep) {
+    ByteRange step{at, std::min(size, at + kMetadataStep)};
+    if (!object.cookie().present(step))
+      HYDRANT_TRY_VOID(ensure(object, step, {Deadline::after(options_.supply_limit), stop}));
+    for (uint64_t done = step.begin; !digest.empty() && done < step.end;) {
+      MutableBytes part = MutableBytes(piece).first(std::min<uint64_t>(piece.size(), step.end - done));
+      if (auto read = pread_exact(file.get(), part, done); !read) return fail(std::move(read.error()).in(name));
+      hash.update(part);
+      done += part.size();
+    }
+    if (report) report({.phase = "metadata", .done = step.end, .total = size, .layers = 0});
+  }
+  if (!digest.empty()) {
+    HYDRANT_TRY(Digest expected, Digest::parse(digest));
+    if (Digest found = hash.finish(); found != expected)
+      return fail(Code::kCorrupt, name + " does not match its digest: expected " + expected.text() + ", found " +
+                                      found.text() + "; umount what uses it and mount again to fetch it anew");
+  }
+  return file;
+}
+
+// A complete and durable object needs nobody any more: EROFS reads its file directly.
+Result<Fd> Mounts::open_device(Device& device) {
+  cachefiles::Cookie& cookie = device.object->cookie();
+  const ObjectKey& key = device.object->key();
+  if (cookie.size() % 4096 == 0 && cookie.complete()) return cookie.backing_file();
+
+  {
+    std::lock_guard lock(blob_mutex_);
+    std::erase_if(blob_files_, [](auto& each) { return each.second.expired(); });
+    device.blob = blob_files_[key].lock();
+    if (!device.blob) {
+      // Numbered: the file of an earlier mount may still be open in the kernel.
+      std::string name = key.id.substr(0, 200) + "." + std::to_string(++blob_sequence_);
+      // The file keeps the object, not only its cookie, for as long as the kernel has it open.
+      std::shared_ptr<cachefiles::Cookie> keep(device.object, &cookie);
+      HYDRANT_TRY_VOID(blobs_.add(name, std::move(keep), cookie.size()));
+      device.blob = std::make_shared<BlobFile>(blobs_, name);
+      blob_files_[key] = device.blob;
+    }
+  }
+  return blobs_.open(device.blob->name());
+}
+
+}  // namespace hydrant::daemon

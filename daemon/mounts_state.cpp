@@ -1,0 +1,175 @@
+// Mounts: looking at them and taking them down. Making them is in mounts.cpp.
+#include <sys/mount.h>
+
+#include <cerrno>
+#include <cstdlib>
+
+#include "base/log.h"
+#include "base/mount_info.h"
+#include "daemon/mounts.h"
+
+namespace hydrant::daemon {
+
+namespace {
+
+constexpr std::string_view kNotOurs = " is not a mount of hydrant (hydrant ls shows them)";
+
+bool stands_at(const std::vector<MountInfo>& present, const MountRecord& record) {
+  for (auto& mount : present)
+    if (mount.path == record.request.dir && mount.device == record.device && mount.type == "erofs") return true;
+  return false;
+}
+
+}  // namespace
+
+// People unmount with umount(8) too; then our half of the mount goes as well.
+void Mounts::drop_vanished() {
+  auto present = read_mounts();
+  if (!present) return;
+  std::vector<std::shared_ptr<Mount>> gone;  // their objects are given back without the lock
+  {
+    std::lock_guard lock(mutex_);
+    for (auto at = mounts_.begin(); at != mounts_.end();) {
+      if (!at->second->ready || stands_at(*present, at->second->record)) {
+        ++at;
+        continue;
+      }
+      gone.push_back(std::move(at->second));
+      at = mounts_.erase(at);
+    }
+  }
+  for (auto& mount : gone) {
+    delete_record(options_.records, mount->record.request.dir);
+    log::info("unmounted-by-others", {{"dir", mount->record.request.dir}});
+  }
+}
+
+// The key of the table that `dir` means: itself, or what its symlinks lead to.
+Result<std::string> Mounts::resolve(const std::string& dir) {
+  {
+    std::lock_guard lock(mutex_);
+    if (mounts_.contains(dir)) return dir;
+  }
+  char* real = ::realpath(dir.c_str(), nullptr);
+  if (!real) return fail(Code::kNotFound, dir + std::string(kNotOurs));
+  std::string path = real;
+  ::free(real);
+  return path;
+}
+
+Result<> Mounts::umount(const std::string& asked, bool lazy) {
+  drop_vanished();
+  HYDRANT_TRY(std::string dir, resolve(asked));
+  std::shared_ptr<Mount> mount;
+  {
+    std::lock_guard lock(mutex_);
+    auto at = mounts_.find(dir);
+    if (at == mounts_.end()) return fail(Code::kNotFound, asked + std::string(kNotOurs));
+    if (!at->second->ready) return fail(Code::kBusy, dir + " is being mounted or unmounted by another request");
+    mount = at->second;
+    mount->ready = false;
+  }
+  auto back_out = [&](Error error) -> Result<> {
+    std::lock_guard lock(mutex_);
+    mount->ready = true;
+    return fail(std::move(error));
+  };
+
+  auto present = read_mounts();
+  if (!present) return back_out(std::move(present).error());
+  const MountInfo* top = find_mount(*present, dir);
+  if (top && (top->type != "erofs" || top->device != mount->record.device))
+    return back_out({.code = Code::kBusy, .what = "something else (" + top->type + ") is mounted over " + dir});
+  if (::umount2(dir.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0))) {
+    int err = errno;
+    if (err == EBUSY)
+      return back_out({.code = Code::kBusy,
+                       .what = dir + " is in use: a program has a file or its working directory there, or a mount "
+                                     "stands on it; end it, or use --lazy",
+                       .sys = err});
+    return back_out(sys_error(err, "umount " + dir));
+  }
+  delete_record(options_.records, dir);
+  {
+    std::lock_guard lock(mutex_);
+    mounts_.erase(dir);
+  }
+  log::info("unmounted", {{"dir", dir}, {"lazy", lazy}});
+  return {};
+}
+
+void Mounts::close() {
+  {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+  for (auto& entry : list().mounts) {
+    auto done = umount(entry.dir, false);
+    if (!done && done.error().code == Code::kBusy) done = umount(entry.dir, true);
+    if (!done) log::error("umount-failed", {{"dir", entry.dir}, {"why", done.error().what}});
+  }
+}
+
+proto::ListReply Mounts::list() {
+  drop_vanished();
+  proto::ListReply reply;
+  std::lock_guard lock(mutex_);
+  for (auto& [dir, mount] : mounts_) {
+    if (!mount->ready) continue;
+    const MountRecord& record = mount->record;
+    reply.mounts.push_back({.dir = dir,
+                            .fsid = record.request.fsid,
+                            .source = record.request.source,
+                            .state = mount->dead ? "dead" : "live",
+                            .devices = record.request.devices.size(),
+                            .mounted_at = record.mounted_at});
+  }
+  return reply;
+}
+
+Result<proto::StatMountReply> Mounts::stat(const std::string& asked) {
+  drop_vanished();
+  HYDRANT_TRY(std::string dir, resolve(asked));
+  std::shared_ptr<Mount> mount;
+  {
+    std::lock_guard lock(mutex_);
+    auto at = mounts_.find(dir);
+    if (at == mounts_.end() || !at->second->ready) return fail(Code::kNotFound, asked + std::string(kNotOurs));
+    mount = at->second;
+  }
+  // Everything but `ready` is constant from here on.
+  const MountRecord& record = mount->record;
+  proto::StatMountReply reply{.dir = dir,
+                              .fsid = record.request.fsid,
+                              .source = record.request.source,
+                              .state = mount->dead ? "dead" : "live",
+                              .mounted_at = record.mounted_at,
+                              .devices = {},
+                              .metadata = {.id = record.request.fsid, .size = 0},
+                              .counters = {},
+                              .image = record.request.image};
+  if (mount->metadata) reply.metadata.size = mount->metadata->cookie().size();
+  for (const Device& device : mount->devices) {
+    auto stat = device.object->cookie().stat();
+    reply.devices.push_back({.id = device.object->key().id,
+                             .size = stat.size,
+                             .present = stat.present_bytes,
+                             .durable = stat.durable_bytes,
+                             .front = device.blob ? "fuse" : "file",
+                             .reads = stat.reads_requested});
+  }
+  if (mount->dead)
+    for (auto& id : record.request.devices)
+      reply.devices.push_back({.id = id, .size = 0, .present = 0, .durable = 0, .front = "fuse", .reads = 0});
+  auto front = blobs_.stat();
+  reply.counters = {{"hydrant_front_hits", front.hits},
+                    {"hydrant_front_misses", front.misses},
+                    {"hydrant_front_errors", front.errors},
+                    {"hydrant_front_too_slow", front.too_slow},
+                    {"hydrant_front_interrupted", front.interrupted},
+                    {"hydrant_front_waiting", front.waiting},
+                    {"hydrant_front_bytes", front.bytes}};
+  return reply;
+}
+
+}  // namespace hydrant::daemon

@@ -1,0 +1,104 @@
+#include "daemon/service.h"
+
+#include <sys/eventfd.h>
+
+#include <cerrno>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/unix_socket.h"
+#include "daemon/erofs_mount.h"
+
+namespace hydrant::daemon {
+
+namespace {
+
+uint64_t resident_bytes() {
+  auto text = read_file("/proc/self/statm", 256);
+  unsigned long long total = 0, resident = 0;
+  if (!text || std::sscanf(text->c_str(), "%llu %llu", &total, &resident) != 2) return 0;
+  return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Service>> Service::start(ServiceOptions options) {
+  HYDRANT_TRY(Root root, Root::open(options.root));
+  std::unique_ptr<Service> service(new Service(std::move(options), std::move(root)));
+  HYDRANT_TRY_VOID(service->bind());
+  HYDRANT_TRY_VOID(service->serve());
+  return service;
+}
+
+Result<> Service::bind() {
+  engine_ = cachefiles::Engine::create({});
+  if (int err = engine_->open_channel({}, &channel_)) return fail_sys(-err, "open the control channel");
+  for (const std::string& command : {"dir " + root_.path(), std::string("tag hydrant"), std::string("bind ondemand")}) {
+    int64_t n = channel_->write(as_bytes(command), {});
+    if (n < 0) return fail_sys(static_cast<int>(-n), "cache at " + root_.path() + ": " + command);
+  }
+  return {};
+}
+
+Result<> Service::serve() {
+  stop_event_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!stop_event_) return fail_sys(errno, "eventfd");
+
+  auto probed = probe_erofs(root_.path());
+  erofs_file_backed_ = probed.has_value();
+  if (!probed) log::warn("erofs-probe-failed", {{"why", probed.error().what}});
+
+  objects_ = std::make_unique<Objects>(*engine_);
+  HYDRANT_TRY(blobs_, front::BlobFs::create({.mount_point = root_ / "blobs",
+                                             .threads = options_.fuse_threads,
+                                             .read_limit = options_.read_limit}));
+  MountsOptions mounts{.records = root_ / "mounts", .open_limit = options_.open_limit};
+  HYDRANT_TRY(mounts_, Mounts::create(std::move(mounts), *objects_, *blobs_));
+
+  HYDRANT_TRY(Fd channel, listen_unix(root_ / "run/channel.sock", SocketType::kSeqPacket));
+  HYDRANT_TRY(channel_server_, ChannelServer::start(*engine_, channel_, std::move(channel), {}));
+  HYDRANT_TRY(Fd admin, listen_unix(root_ / "run/hydrantd.sock", SocketType::kStream));
+  scope_.emplace(AdminScope{.objects = *objects_,
+                            .mounts = *mounts_,
+                            .status = [this] { return status(); },
+                            .stop = [this]() -> Result<> {
+                              auto done = put_away();
+                              ::eventfd_write(stop_event_.get(), 1);
+                              return done;
+                            },
+                            .open_limit = options_.open_limit});
+  std::string denied = proto::encode_error({.code = Code::kDenied, .what = "only root may talk to hydrantd"});
+  HYDRANT_TRY(admin_, LineServer::start(std::move(admin), std::move(denied),
+                                        [this] { return std::make_unique<AdminSession>(*scope_); }));
+  return {};
+}
+
+proto::StatusReply Service::status() const {
+  return {.pid = ::getpid(),
+          .version = options_.version,
+          .rss_bytes = resident_bytes(),
+          .attached = channel_server_->attached(),
+          .erofs_file_backed = erofs_file_backed_};
+}
+
+Result<> Service::put_away() {
+  mounts_->close();
+  return engine_->flush();
+}
+
+Service::~Service() {
+  // Nobody asks any more, then nobody mounts, then nobody reads, then nobody fills.
+  if (admin_) admin_->stop();
+  admin_.reset();
+  if (mounts_) {
+    if (auto done = put_away(); !done) log::error("flush-failed", {{"why", done.error().what}});
+  }
+  mounts_.reset();
+  blobs_.reset();
+  objects_.reset();
+  channel_server_.reset();
+  channel_.reset();
+  for (const char* name : {"run/hydrantd.sock", "run/channel.sock"}) ::unlink((root_ / name).c_str());
+}
+
+}  // namespace hydrant::daemon

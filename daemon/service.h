@@ -1,0 +1,60 @@
+// hydrantd put together: the engine, its channel, the fronts, the mounts and the sockets.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/error.h"
+#include "base/line_socket.h"
+#include "cachefiles/engine.h"
+#include "daemon/admin_session.h"
+#include "daemon/channel_server.h"
+#include "daemon/mounts.h"
+#include "daemon/objects.h"
+#include "daemon/root.h"
+#include "front/fuse/blob_fs.h"
+
+namespace hydrant::daemon {
+
+struct ServiceOptions {
+  std::string root = "/var/lib/hydrant";
+  unsigned fuse_threads = 2;                       // 1..64, restart
+  Duration read_limit = std::chrono::seconds(60);  // of a reader that waits for a fill, restart
+  Duration open_limit = std::chrono::seconds(30);  // for the user daemon's answer to an OPEN, restart
+  std::string version = "unknown";
+};
+
+class Service {
+ public:
+  // Opens the engine's channel and binds the cache as the user daemon's supervisor: fetchd comes and goes.
+  static Result<std::unique_ptr<Service>> start(ServiceOptions options);
+  // Ends everything that `stop` has not ended.
+  ~Service();
+
+  // Readable once a client asked for the end.
+  int stop_requested() const { return stop_event_.get(); }
+
+ private:
+  explicit Service(ServiceOptions options, Root root) : options_(std::move(options)), root_(std::move(root)) {}
+  Result<> bind();
+  Result<> serve();
+  proto::StatusReply status() const;
+  Result<> put_away();
+
+  const ServiceOptions options_;
+  // Each stands on those above it and goes before them.
+  Root root_;
+  Fd stop_event_;
+  bool erofs_file_backed_ = false;
+  std::unique_ptr<cachefiles::Engine> engine_;
+  std::shared_ptr<cachefiles::Channel> channel_;  // shared with the channel server
+  std::unique_ptr<ChannelServer> channel_server_;
+  std::unique_ptr<Objects> objects_;
+  std::unique_ptr<front::BlobFs> blobs_;
+  std::unique_ptr<Mounts> mounts_;
+  std::optional<AdminScope> scope_;
+  std::unique_ptr<LineServer> admin_;
+};
+
+}  // namespace hydrant::daemon
