@@ -1,0 +1,91 @@
+// Who works next: a fixed number of threads over a queue with two priorities, demand strictly before read-ahead.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <thread>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/unique_function.h"
+
+namespace hydrant::fetch {
+
+enum class Priority { kDemand, kAhead };
+
+// Thread-safe. The queue is bounded by its users: one entry for each granule that somebody misses, and a few for each
+// stream. Stopping drops what is queued and asks what runs to end; the destructor joins.
+class FillQueue {
+ public:
+  // `workers`: 1..256. Read-ahead gets at most half of them (one at least), so demand never waits for a stream.
+  explicit FillQueue(unsigned workers);
+  ~FillQueue();
+
+  class Entry;
+  using Ticket = std::shared_ptr<Entry>;
+
+  // Runs `work` once, not before `not_before`. The work gets a token that stops when the queue does.
+  Ticket submit(Priority priority, UniqueFunction<void(std::stop_token)> work, Instant not_before = Instant::min());
+  // A queued read-ahead becomes demand; of no effect on what runs already.
+  void promote(const Ticket& ticket);
+  void stop();
+
+  size_t queued() const;
+
+ private:
+  void run();
+  Ticket take(std::unique_lock<std::mutex>& lock);
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Ticket> demand_, ahead_;
+  unsigned ahead_running_ = 0;
+  const unsigned ahead_limit_;
+  std::stop_source stop_;
+  std::vector<std::jthread> threads_;
+};
+
+// A budget of bytes that fills in flight may hold. A request larger than the budget is granted when it is alone.
+// Read-ahead may use half. Thread-safe.
+class MemoryBudget {
+ public:
+  explicit MemoryBudget(uint64_t bytes) : limit_(bytes) {}
+
+  // Gives the bytes back when destroyed.
+  class Share {
+   public:
+    Share() = default;
+    Share(MemoryBudget* budget, uint64_t bytes) : budget_(budget), bytes_(bytes) {}
+    Share(Share&& other) noexcept : budget_(std::exchange(other.budget_, nullptr)), bytes_(other.bytes_) {}
+    Share& operator=(Share&&) = delete;
+    ~Share() {
+      if (budget_) budget_->give_back(bytes_);
+    }
+
+   private:
+    MemoryBudget* budget_ = nullptr;
+    uint64_t bytes_ = 0;
+  };
+
+  // kTooSlow at the deadline, kCancelled when stopped.
+  Result<Share> take(uint64_t bytes, Priority priority, Deadline deadline, std::stop_token stop);
+
+  uint64_t used() const;
+  uint64_t peak() const;
+
+ private:
+  void give_back(uint64_t bytes);
+
+  const uint64_t limit_;
+  mutable std::mutex mutex_;
+  std::condition_variable_any freed_;
+  uint64_t used_ = 0;
+  uint64_t peak_ = 0;
+  unsigned demand_waiting_ = 0;
+};
+
+}  // namespace hydrant::fetch

@@ -1,0 +1,107 @@
+// Makes ranges of one open object available: one fetch for each granule however many readers wait for it.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "fetch/counters.h"
+#include "fetch/fill_queue.h"
+#include "fetch/origin.h"
+#include "fetch/streams.h"
+#include "fetch/transport/control.h"
+
+namespace hydrant::fetch {
+
+struct FillOptions {
+  Duration reader_deadline = std::chrono::seconds(60);      // a read has an answer by then
+  Duration first_backoff = std::chrono::milliseconds(100);  // doubles with each attempt
+  Duration longest_backoff = std::chrono::seconds(2);
+  Duration attach_deadline = std::chrono::seconds(2);  // writes refused with ENOBUFS are repeated so long
+  Duration fresh = std::chrono::seconds(1);            // see Filler::filled_at_
+  unsigned attempts = 40;                              // of one fill, within the deadline
+  uint64_t fill_unit = 2 << 20;                        // device bytes asked for in one fill; a power of two
+};
+
+// What all fillers of a daemon share. Outlives them.
+struct FillShop {
+  FillQueue& queue;
+  MemoryBudget& memory;
+  FillOptions options;
+};
+
+// A granule goes: unknown -> claimed (by one flight, queued or running) -> filled, or back to unknown when the flight
+// fails. What an earlier daemon filled is unknown too: nobody asks for it, and filling it again writes the same bytes.
+//
+// Thread-safe. Lock order: the filler's, then the queue's. `done` and the handle are called without either.
+class Filler : public std::enable_shared_from_this<Filler> {
+ public:
+  using Done = UniqueFunction<void(Result<>)>;
+
+  static std::shared_ptr<Filler> create(const FillShop& shop, std::string name, std::shared_ptr<ObjectHandle> handle,
+                                        std::shared_ptr<Origin> origin, std::shared_ptr<Counters> counters);
+  ~Filler();
+
+  // Calls `done` exactly once, from any thread, possibly before returning: success when every byte of `range` is
+  // written, kTooSlow at the reader's deadline, kCancelled after close(), else why the origin could not supply it.
+  void read(ByteRange range, Done done);
+
+  // Fails the readers whose deadline has passed while no worker could attend to them.
+  void expire();
+
+  // Fails every reader with kCancelled, stops what is under way and lets go of the handle. Idempotent.
+  void close();
+
+ private:
+  struct Waiter;
+  struct Flight;
+  struct Claim {
+    std::shared_ptr<Flight> flight;
+    std::vector<std::shared_ptr<Waiter>> waiters;
+  };
+  using Lock = std::unique_lock<std::mutex>;
+  using WaiterPtr = std::shared_ptr<Waiter>;  // shared by the claims of its granules
+  using FlightPtr = std::shared_ptr<Flight>;  // shared by its claims and its queue entry
+  using Finished = std::vector<Done>;
+
+  Filler(const FillShop& shop, std::string name, std::shared_ptr<ObjectHandle> handle, std::shared_ptr<Origin> origin,
+         std::shared_ptr<Counters> counters);
+
+  void load_layout();
+  void admit(Lock& lock, const WaiterPtr& waiter, Finished& finished);
+  void claim_run(Lock& lock, ByteRange run, Priority priority);
+  bool extend_queued(Lock& lock, ByteRange piece);
+  void run_ahead(Lock& lock, ByteRange range);
+  void submit(Lock& lock, const FlightPtr& flight, Instant not_before);
+  void run(const FlightPtr& flight, std::stop_token queue_stop);
+  Result<> attempt(const FlightPtr& flight, const image::Layout& layout, const image::Fill& fill, Deadline deadline);
+  Result<> write(Bytes bytes, uint64_t offset);
+  void wrote(const FlightPtr& flight, ByteRange written);
+  bool again(Lock& lock, const FlightPtr& flight, const Error& error, std::vector<WaiterPtr>& failed);
+  void settle(Lock& lock, const WaiterPtr& waiter, Finished& finished);
+  void fail_claims(Lock& lock, const FlightPtr& flight, std::vector<WaiterPtr>& failed);
+  Deadline flight_deadline(Lock& lock, const FlightPtr& flight) const;
+  ByteRange granule_range(uint64_t index) const;
+  void finish(const WaiterPtr& waiter, const Error& error);
+
+  const FillShop& shop_;
+  const std::string name_;
+  const std::shared_ptr<Origin> origin_;      // the daemon keeps its description
+  const std::shared_ptr<Counters> counters_;  // outlive the object's being open
+  std::stop_source stop_;
+
+  std::mutex mutex_;
+  std::shared_ptr<ObjectHandle> handle_;  // null once closed; calls in progress hold it too
+  std::shared_ptr<const image::Layout> layout_;
+  bool loading_ = false;
+  std::vector<WaiterPtr> early_;                // came before the layout
+  std::unordered_map<uint64_t, Claim> claims_;  // by granule
+  // When this filler wrote a granule. A READ for it that comes at once crossed the write on its way and is answered
+  // from here; a later one means that the cache has lost the bytes, and fetches again.
+  std::unordered_map<uint64_t, Instant> filled_at_;
+  Streams streams_;
+};
+
+}  // namespace hydrant::fetch

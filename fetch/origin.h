@@ -1,0 +1,24 @@
+// Where the bytes of one object come from, opened when the first of them is missed and not before: a daemon without a
+// network answers every OPEN.
+#pragma once
+
+#include <memory>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "image/layout.h"
+#include "source/source.h"
+
+namespace hydrant::fetch {
+
+// Thread-safe. Both may block on the disk or the network, so they are called by workers only. What they yield stays
+// valid without the origin.
+class Origin {
+ public:
+  virtual ~Origin() = default;
+  virtual Result<std::shared_ptr<const image::Layout>> layout() = 0;
+  // A failed blob is opened anew at the next call.
+  virtual Result<std::shared_ptr<source::Blob>> blob(Deadline deadline) = 0;
+};
+
+}  // namespace hydrant::fetch
