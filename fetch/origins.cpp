@@ -1,0 +1,133 @@
+#include "fetch/origins.h"
+
+#include "image/index/identity_layout.h"
+#include "image/index/layer_layout.h"
+#include "source/file/file_blob.h"
+
+namespace hydrant::fetch {
+
+namespace {
+
+constexpr uint64_t kIdentityGranule = 1 << 20;
+
+// Opens its blob at the first miss and keeps it.
+class LazyOrigin : public Origin {
+ public:
+  Result<std::shared_ptr<source::Blob>> blob(Deadline deadline) final {
+    {
+      std::lock_guard lock(mutex_);
+      if (blob_) return blob_;
+    }
+    // Two first misses may both open it; the later one stays. No lock is held over the network.
+    HYDRANT_TRY(auto opened, open(deadline));
+    std::lock_guard lock(mutex_);
+    return blob_ = std::move(opened);
+  }
+
+ private:
+  virtual Result<std::shared_ptr<source::Blob>> open(Deadline deadline) = 0;
+  std::mutex mutex_;
+  std::shared_ptr<source::Blob> blob_;  // also held by reads under way
+};
+
+// Our own file, verified by its name when it was made; the cache's owner proves it again before mounting.
+class MetadataOrigin final : public LazyOrigin {
+ public:
+  MetadataOrigin(std::string path, uint64_t size) : path_(std::move(path)), size_(size) {}
+  Result<std::shared_ptr<const image::Layout>> layout() override {
+    return std::make_shared<image::IdentityLayout>(size_, kIdentityGranule);
+  }
+
+ private:
+  Result<std::shared_ptr<source::Blob>> open(Deadline) override { return source::FileBlob::open(path_); }
+  const std::string path_;
+  const uint64_t size_;
+};
+
+class LayerOrigin final : public LazyOrigin {
+ public:
+  LayerOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
+  Result<std::shared_ptr<const image::Layout>> layout() override {
+    HYDRANT_TRY(auto index, origins_.index(row_.layer, row_.stored_size));
+    return std::make_shared<image::LayerLayout>(std::move(index));
+  }
+
+ private:
+  Result<std::shared_ptr<source::Blob>> open(Deadline deadline) override {
+    HYDRANT_TRY(auto reference, proto::SourceReference::parse(row_.source));
+    HYDRANT_TRY(auto store, origins_.store(reference, row_.plain_http));
+    return store->blob(row_.layer, row_.stored_size, deadline);
+  }
+  Origins& origins_;
+  const ObjectRow row_;
+};
+
+// A single remote object. Nothing proves its content but the origin's own validators.
+class FileOrigin final : public LazyOrigin {
+ public:
+  FileOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
+  Result<std::shared_ptr<const image::Layout>> layout() override {
+    return std::make_shared<image::IdentityLayout>(row_.stored_size, kIdentityGranule);
+  }
+
+ private:
+  Result<std::shared_ptr<source::Blob>> open(Deadline deadline) override {
+    HYDRANT_TRY(auto reference, proto::SourceReference::parse(row_.source));
+    HYDRANT_TRY(auto blob, origins_.open_blob(reference, deadline));
+    if (blob->size() != row_.stored_size) return fail(Code::kGone, reference.display() + " has changed its size");
+    return blob;
+  }
+  Origins& origins_;
+  const ObjectRow row_;
+};
+
+}  // namespace
+
+std::string store_name(const proto::SourceReference& reference) {
+  if (reference.kind == proto::SourceKind::kOciDir) return "oci:" + reference.path;
+  return reference.image.registry + "/" + reference.image.repository;
+}
+
+Result<std::shared_ptr<source::ImageStore>> Origins::store(const proto::SourceReference& reference,
+                                                           std::optional<bool> plain_http) {
+  std::string name = store_name(reference) + (plain_http ? (*plain_http ? " http" : " https") : "");
+  {
+    std::lock_guard lock(mutex_);
+    if (auto found = stores_.find(name); found != stores_.end()) return found->second;
+  }
+  HYDRANT_TRY(auto store, open_store_(reference, plain_http));
+  std::lock_guard lock(mutex_);
+  if (stores_.size() >= kMaxStores) stores_.clear();
+  return stores_.try_emplace(name, std::move(store)).first->second;
+}
+
+void Origins::forget_stores() {
+  std::lock_guard lock(mutex_);
+  stores_.clear();
+}
+
+Result<std::shared_ptr<const image::LayerIndex>> Origins::index(const Digest& layer, uint64_t stored_size) {
+  {
+    std::lock_guard lock(mutex_);
+    if (auto known = indexes_[layer].lock()) return known;
+  }
+  image::LayerExpectation expected;
+  expected.digest = layer;
+  expected.size = stored_size;
+  HYDRANT_TRY(auto index, image::LayerIndex::load_file(paths_.index(layer), expected));
+  std::lock_guard lock(mutex_);
+  std::erase_if(indexes_, [&](const auto& entry) { return entry.first != layer && entry.second.expired(); });
+  indexes_[layer] = index;
+  return index;
+}
+
+std::shared_ptr<Origin> Origins::origin(const ObjectRow& object) {
+  switch (object.kind) {
+    case ObjectKind::kMetadata: return std::make_shared<MetadataOrigin>(paths_.metadata(object.id), object.size);
+    case ObjectKind::kLayer: return std::make_shared<LayerOrigin>(*this, object);
+    case ObjectKind::kFile: break;
+  }
+  return std::make_shared<FileOrigin>(*this, object);
+}
+
+}  // namespace hydrant::fetch

@@ -1,0 +1,61 @@
+// Opens where bytes come from: image stores by reference, and the origins of catalogued objects.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "fetch/catalogue.h"
+#include "fetch/origin.h"
+#include "fetch/paths.h"
+#include "image/index/layer_index.h"
+#include "proto/reference.h"
+#include "source/source.h"
+
+namespace hydrant::fetch {
+
+// Stores and indexes are shared by whoever uses them at the time. Thread-safe.
+class Origins {
+ public:
+  using OpenStore = std::function<Result<std::shared_ptr<source::ImageStore>>(const proto::SourceReference& reference,
+                                                                              std::optional<bool> plain_http)>;
+  using OpenBlob =
+      std::function<Result<std::shared_ptr<source::Blob>>(const proto::SourceReference& reference, Deadline deadline)>;
+
+  Origins(Paths paths, OpenStore open_store, OpenBlob open_blob)
+      : paths_(std::move(paths)), open_store_(std::move(open_store)), open_blob_(std::move(open_blob)) {}
+
+  // One store for each repository or directory, however often it is asked for.
+  Result<std::shared_ptr<source::ImageStore>> store(const proto::SourceReference& reference,
+                                                    std::optional<bool> plain_http);
+  // After new credentials: the next store() opens anew.
+  void forget_stores();
+
+  // Of a layer whose index stands in our own store; checked against the layer's digest and size.
+  Result<std::shared_ptr<const image::LayerIndex>> index(const Digest& layer, uint64_t stored_size);
+
+  // Nothing is opened until the origin is asked. Must not outlive this.
+  std::shared_ptr<Origin> origin(const ObjectRow& object);
+
+  Result<std::shared_ptr<source::Blob>> open_blob(const proto::SourceReference& reference, Deadline deadline) const {
+    return open_blob_(reference, deadline);
+  }
+
+ private:
+  static constexpr size_t kMaxStores = 64;
+
+  const Paths paths_;
+  const OpenStore open_store_;
+  const OpenBlob open_blob_;
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<source::ImageStore>> stores_;
+  std::map<Digest, std::weak_ptr<const image::LayerIndex>> indexes_;
+};
+
+// The text that names a reference's store, whatever image of it is meant.
+std::string store_name(const proto::SourceReference& reference);
+
+}  // namespace hydrant::fetch

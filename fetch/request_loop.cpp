@@ -1,0 +1,95 @@
+#include "fetch/request_loop.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <string>
+
+#include "base/log.h"
+#include "fetch/write_all.h"
+
+namespace hydrant::fetch {
+
+RequestLoop::RequestLoop(Connect connect, Objects& objects, RequestLoopOptions options)
+    : connect_(std::move(connect)), objects_(objects), options_(options), thread_([this](std::stop_token stop) {
+        pthread_setname_np(pthread_self(), "requests");
+        run(stop);
+      }) {}
+
+RequestLoop::~RequestLoop() {
+  thread_.request_stop();
+  if (auto control = *control_.lock()) control->stop();
+  thread_.join();
+}
+
+void RequestLoop::run(std::stop_token stop) {
+  Duration backoff = options_.first_backoff;
+  Code last = Code::kOk;
+  while (!stop.stop_requested()) {
+    auto connected = connect_(Deadline::after(options_.connect_deadline));
+    if (!connected) {
+      // Once for each reason: hydrantd may be away for days.
+      if (connected.error().code != last) log::info("channel.waiting", {{"reason", connected.error().what}});
+      last = connected.error().code;
+      nap(stop, backoff);
+      backoff = std::min(backoff * 2, options_.longest_backoff);
+      continue;
+    }
+    std::shared_ptr<Control> control = *std::move(connected);
+    *control_.lock() = control;
+    if (stop.stop_requested()) control->stop();  // the destructor may have looked before we were there
+    // What another daemon had read and not answered comes again.
+    if (int64_t restored = control->write("restore"); restored < 0) {
+      log::warn("channel.restore", {{"errno", -restored}});
+    } else {
+      log::info("channel.attached");
+      backoff = options_.first_backoff;
+      last = Code::kOk;
+      attached_.store(true, std::memory_order_relaxed);
+      serve(*control);
+      attached_.store(false, std::memory_order_relaxed);
+    }
+    objects_.close_all();
+    control_.lock()->reset();
+    control.reset();
+    if (!stop.stop_requested()) {
+      log::info("channel.lost");
+      nap(stop, backoff);
+    }
+  }
+}
+
+// Until the connection is lost or stopped.
+void RequestLoop::serve(Control& control) {
+  Deadline tick = Deadline::after(options_.tick);
+  for (;;) {
+    if (tick.passed()) {
+      objects_.expire();
+      tick = Deadline::after(options_.tick);
+    }
+    auto request = control.next(tick);
+    if (!request) {
+      Code code = request.error().code;
+      if (code == Code::kTooSlow) continue;
+      if (code != Code::kCorrupt) return;
+      log::warn("channel.bad_request", {{"reason", request.error().what}});
+      continue;
+    }
+    if (auto* open = std::get_if<OpenRequest>(&*request)) {
+      int64_t answer = objects_.open(*open);
+      std::string command = "copen " + std::to_string(open->msg_id) + "," + std::to_string(answer);
+      int64_t written = control.write(command);
+      // A refused object has no use for its handle; one whose OPEN is gone is opened anew when it is wanted.
+      if (answer < 0 || written < 0) {
+        if (written < 0) log::warn("channel.copen", {{"command", command}, {"errno", -written}});
+        objects_.close({open->msg_id, open->object_id});
+      }
+    } else if (auto* read = std::get_if<ReadRequest>(&*request)) {
+      objects_.read(*read);
+    } else {
+      objects_.close(std::get<CloseRequest>(*request));
+    }
+  }
+}
+
+}  // namespace hydrant::fetch
