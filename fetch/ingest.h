@@ -1,0 +1,29 @@
+// Filling a whole object while its layer streams by: hydrantd uses the cookie for us, so that its OPEN comes.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace hydrant::fetch {
+
+// One ingest under way. Destroyed without end(): the object is retired, nothing half-made stays.
+class Ingestion {
+ public:
+  virtual ~Ingestion() = default;
+  // The object is here and complete already: nothing needs to be written.
+  virtual bool present() const = 0;
+  // Everything is written and proven; the object is `size` bytes long.
+  virtual Result<> end(uint64_t size, Deadline deadline) = 0;
+};
+
+// Returns when the object is open and its OPEN has been answered. kBusy: a mount is using it.
+using BeginIngest = std::function<Result<std::unique_ptr<Ingestion>>(const std::string& id, Deadline deadline)>;
+
+// Through hydrantd's admin socket.
+BeginIngest ingest_through(std::string hydrantd_socket);
+
+}  // namespace hydrant::fetch

@@ -1,0 +1,151 @@
+#include "fetch/layer_streamer.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "fetch/write_all.h"
+#include "image/index/layer_builder.h"
+#include "proto/object_id.h"
+
+namespace hydrant::fetch {
+
+namespace {
+
+constexpr auto kOpenDeadline = std::chrono::seconds(30);
+constexpr auto kIngestDeadline = std::chrono::seconds(30);
+// The disk may need a while when it is slow; one that stays full fails the layer.
+constexpr auto kWritePatience = std::chrono::seconds(5);
+
+// Nobody waits for a layer longer than at 64 KiB/s; a stalled transfer ends much earlier, by the source's own limits.
+Deadline stream_deadline(uint64_t size) {
+  return Deadline::after(std::chrono::minutes(10) + std::chrono::seconds(size >> 16));
+}
+
+}  // namespace
+
+class LayerStreamer::Job {
+ public:
+  explicit Job(const LayerWanted& w) : wanted(w) {}
+  const LayerWanted wanted;
+  std::atomic<uint64_t> done{0};  // for people
+  std::stop_source stop;
+  // Guarded by the streamer's mutex.
+  unsigned askers = 0;
+  std::optional<Result<>> result;
+};
+
+LayerStreamer::LayerStreamer(Paths paths, Origins& origins, Objects& objects, BeginIngest begin_ingest,
+                             unsigned streams)
+    : paths_(std::move(paths)),
+      origins_(origins),
+      objects_(objects),
+      begin_ingest_(std::move(begin_ingest)),
+      pool_("layer", streams) {}
+
+LayerStreamer::~LayerStreamer() {
+  std::lock_guard lock(mutex_);
+  for (auto& [digest, job] : jobs_) job->stop.request_stop();
+}
+
+LayerStreamer::Ticket LayerStreamer::stream(const LayerWanted& wanted) {
+  std::shared_ptr<Job> job;
+  {
+    std::lock_guard lock(mutex_);
+    auto& known = jobs_[wanted.digest];
+    // A stream that is being given up, or that makes the index only, serves nobody who wants the device too.
+    if (known && !known->stop.stop_requested() && (known->wanted.ingest || !wanted.ingest)) {
+      ++known->askers;
+      return Ticket(*this, known);
+    }
+    job = known = std::make_shared<Job>(wanted);
+    job->askers = 1;
+  }
+  pool_.submit([this, job] {
+    auto result = run(*job);
+    std::lock_guard lock(mutex_);
+    job->result = std::move(result);
+    if (auto known = jobs_.find(job->wanted.digest); known != jobs_.end() && known->second == job) jobs_.erase(known);
+    finished_.notify_all();
+  });
+  return Ticket(*this, std::move(job));
+}
+
+void LayerStreamer::leave(const std::shared_ptr<Job>& job) {
+  std::lock_guard lock(mutex_);
+  if (--job->askers == 0) job->stop.request_stop();
+}
+
+LayerStreamer::Ticket::~Ticket() {
+  if (job_) streamer_->leave(job_);
+}
+
+uint64_t LayerStreamer::Ticket::done() const { return job_->done.load(std::memory_order_relaxed); }
+uint64_t LayerStreamer::Ticket::total() const { return job_->wanted.size; }
+
+std::optional<Result<>> LayerStreamer::Ticket::wait(Deadline deadline) {
+  std::unique_lock lock(streamer_->mutex_);
+  streamer_->finished_.wait_until(lock, deadline.at(), [&] { return job_->result.has_value(); });
+  return job_->result;
+}
+
+// Streams one layer. The order of the end: both digests match, the index is on the disk, the object is kept.
+Result<> LayerStreamer::run(Job& job) {
+  const LayerWanted& wanted = job.wanted;
+  std::stop_token stop = job.stop.get_token();
+  if (stop.stop_requested()) return fail(Code::kCancelled, "nobody waits for the layer");
+  const std::string place = "layer " + wanted.digest.text();
+
+  HYDRANT_TRY(auto store, origins_.store(wanted.source, wanted.plain_http));
+  HYDRANT_TRY(auto blob, store->blob(wanted.digest, wanted.size, Deadline::after(kOpenDeadline)));
+
+  std::unique_ptr<Objects::Ingest> opened;
+  std::unique_ptr<Ingestion> ingestion;
+  std::shared_ptr<ObjectHandle> handle;  // shared with objects_, which reads its CLOSE
+  if (wanted.ingest) {
+    const std::string id = proto::device_object_id(image::kLayoutVersion, wanted.diff_id.text());
+    if (auto expected = objects_.expect_ingest(id)) {
+      opened = *std::move(expected);
+      auto begun = begin_ingest_(id, Deadline::after(kIngestDeadline));
+      // A mounted device keeps what it has, and is filled by its readers.
+      if (!begun && begun.error().code != Code::kBusy) return fail(std::move(begun).error().in(place));
+      if (begun) ingestion = *std::move(begun);
+      if (ingestion && !ingestion->present()) {
+        HYDRANT_TRY(handle, opened->handle(Deadline::after(kIngestDeadline)));
+      }
+    }
+  }
+
+  image::DeviceSink sink;
+  if (handle)
+    sink = [&](uint64_t offset, Bytes bytes) { return write_all(*handle, bytes, offset, stop, kWritePatience); };
+  image::LayerExpectation expected;
+  expected.digest = wanted.digest;
+  expected.size = wanted.size;
+  expected.diff_id = wanted.diff_id;
+  expected.media_type = wanted.media_type;
+  image::LayerBuilder builder(expected, {}, sink);
+  auto read = blob->read({{0, wanted.size}, stream_deadline(wanted.size), stop}, [&](Bytes bytes) {
+    job.done.fetch_add(bytes.size(), std::memory_order_relaxed);
+    return builder.feed(bytes);
+  });
+  if (!read) return fail(std::move(read).error().in(place));
+  auto built = builder.finish();
+  if (!built) return fail(std::move(built).error().in(place));
+
+  HYDRANT_TRY_VOID(make_directories(paths_.index_directory(wanted.digest)));
+  HYDRANT_TRY_VOID(write_file_atomic(paths_.index(wanted.digest), built->index));
+  // An empty device is never mounted, so it is retired with the rest.
+  if (ingestion && built->ident.device_size > 0) {
+    handle.reset();
+    auto ended = ingestion->end(built->ident.device_size, Deadline::after(kIngestDeadline));
+    // The index is good, so the device can be filled lazily.
+    if (!ended) log::warn("ingest.end", {{"layer", wanted.digest.text()}, {"reason", ended.error().what}});
+  }
+  log::info("layer.indexed", {{"layer", wanted.digest.text()},
+                              {"stored", wanted.size},
+                              {"device", built->ident.device_size},
+                              {"index", built->index.size()},
+                              {"files", built->files}});
+  return {};
+}
+
+}  // namespace hydrant::fetch

@@ -1,0 +1,265 @@
+#include "fetch/prepare.h"
+
+#include <malloc.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "fetch/known_store.h"
+#include "image/erofs/writer.h"
+#include "image/tree/merge.h"
+#include "proto/object_id.h"
+
+namespace hydrant::fetch {
+
+namespace {
+
+// Goes up whenever the same layers would give another metadata image.
+constexpr unsigned kMetadataVersion = 1;
+constexpr auto kResolveDeadline = std::chrono::seconds(60);
+constexpr auto kProgressInterval = std::chrono::milliseconds(100);
+constexpr size_t kMaxMetadata = 4ULL << 30;
+
+bool exists(const std::string& path) {
+  struct stat status;
+  return ::stat(path.c_str(), &status) == 0;
+}
+
+// Most inodes of an image built in one go carry one time; EROFS stores those in half the space.
+int64_t commonest_time(const image::Tree& tree) {
+  std::unordered_map<int64_t, uint32_t> counts;
+  for (const auto& inode : tree.inodes)
+    if (inode.entry) ++counts[inode.entry->mtime];
+  int64_t best = 0;
+  uint32_t most = 0;
+  for (const auto& [time, count] : counts)
+    if (count > most || (count == most && time < best)) best = time, most = count;
+  return best;
+}
+
+Result<proto::SourceReference> parse_source(const proto::PrepareRequest& request) {
+  HYDRANT_TRY(auto reference, proto::SourceReference::parse(request.source));
+  bool image = reference.kind == proto::SourceKind::kRegistry || reference.kind == proto::SourceKind::kOciDir;
+  if (!image)
+    return fail(Code::kUnsupported, reference.display() +
+                                        ": only container images can be mounted yet, from a registry or an oci: "
+                                        "directory");
+  if (request.as != "auto" && request.as != "image" && !request.as.empty())
+    return fail(Code::kUnsupported,
+                reference.display() + " as \"" + request.as + "\": only --as image can be mounted yet");
+  if (reference.kind == proto::SourceKind::kOciDir && !reference.path.starts_with('/'))
+    return fail(Code::kInvalid, reference.display() + ": the directory must be an absolute path");
+  return reference;
+}
+
+}  // namespace
+
+// One prepare's state, step by step.
+struct Preparer::Image {
+  proto::SourceReference source;
+  source::ResolvedImage resolved;
+  std::string key;
+  proto::PrepareReply reply;
+  uint64_t metadata_size = 0;
+  std::vector<uint64_t> device_sizes;  // by layer
+};
+
+Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& request, const PrepareEvents& events,
+                                              std::stop_token stop) {
+  Image image;
+  HYDRANT_TRY(image.source, parse_source(request));
+  std::optional<proto::Platform> platform;
+  if (!request.platform.empty()) {
+    HYDRANT_TRY(platform, proto::Platform::parse(request.platform));
+  }
+  if (image.source.kind == proto::SourceKind::kRegistry && !request.docker_config.empty()) {
+    HYDRANT_TRY(bool changed, credentials_.put(image.source.image.registry, request.docker_config));
+    if (changed) origins_.forget_stores();
+  }
+
+  events.progress({.phase = "resolve"});
+  HYDRANT_TRY(auto origin, origins_.store(image.source, request.plain_http));
+  KnownStore store(origin, store_name(image.source), catalogue_);
+  HYDRANT_TRY(image.resolved, source::resolve_image(store, image.source.image_reference(), platform,
+                                                    Deadline::after(kResolveDeadline)));
+  if (auto warning = store.warning(); !warning.empty()) {
+    log::warn("prepare.offline", {{"source", image.source.display()}, {"reason", warning}});
+    events.warning(warning);
+  }
+
+  const auto& layers = image.resolved.manifest.layers;
+  image.key = "hydrant image " + std::to_string(kMetadataVersion) + " " + std::to_string(image::kLayoutVersion) + "\n";
+  for (size_t i = 0; i < layers.size(); ++i) {
+    HYDRANT_TRY(auto format, proto::layer_format(layers[i].media_type));
+    if (format != proto::LayerFormat::kTar && format != proto::LayerFormat::kTarGzip)
+      return fail(Code::kUnsupported, image.source.display() + ": layer " + layers[i].digest.text() + " has type " +
+                                          layers[i].media_type + ", which cannot be mounted yet");
+    image.key += layers[i].digest.hex() + " " + image.resolved.config.diff_ids[i].hex() + "\n";
+  }
+  image.key = sha256(as_bytes(image.key)).hex();
+
+  proto::PrepareReply& reply = image.reply;
+  reply.domain_id = proto::kDomain;
+  reply.source = image.source.display();
+  reply.image.manifest = image.resolved.manifest_digest.text();
+  reply.image.platform = image.resolved.config.platform.text();
+  for (const auto& layer : layers) reply.image.compressed_bytes += layer.size;
+
+  HYDRANT_TRY_VOID(stream_missing(image, request, events, stop));
+  events.progress({.phase = "merge", .layers = layers.size()});
+  HYDRANT_TRY(bool reused, request.index_only ? Result<bool>(false) : reuse(image));
+  if (!reused) {
+    auto built = build(image, request.index_only);
+    malloc_trim(0);  // file tables and trees are large and gone
+    if (!built) return fail(std::move(built).error().in(image.source.display()));
+  }
+  if (!request.index_only) HYDRANT_TRY_VOID(record(image, request));
+  return std::move(reply);
+}
+
+// Streams every layer without an index, all at once as far as the streamer has streams.
+Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& request, const PrepareEvents& events,
+                                  std::stop_token stop) {
+  const auto& layers = image.resolved.manifest.layers;
+  std::vector<LayerStreamer::Ticket> tickets;
+  std::vector<Digest> asked;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const Digest& digest = layers[i].digest;
+    if (std::find(asked.begin(), asked.end(), digest) != asked.end()) continue;
+    // An index that cannot be used is made again.
+    if (exists(paths_.index(digest)) && origins_.index(digest, layers[i].size)) continue;
+    asked.push_back(digest);
+    tickets.push_back(streamer_.stream({.source = image.source,
+                                        .plain_http = request.plain_http,
+                                        .digest = digest,
+                                        .size = layers[i].size,
+                                        .diff_id = image.resolved.config.diff_ids[i],
+                                        .media_type = layers[i].media_type,
+                                        .ingest = !request.index_only}));
+  }
+
+  proto::Progress progress{.phase = request.index_only ? "index" : "stream", .layers = tickets.size()};
+  for (const auto& ticket : tickets) progress.total += ticket.total();
+  for (size_t i = 0; i < tickets.size();) {
+    if (stop.stop_requested()) return fail(Code::kCancelled, "the client has left");
+    progress.done = 0;
+    for (const auto& ticket : tickets) progress.done += ticket.done();
+    events.progress(progress);
+    auto outcome = tickets[i].wait(Deadline::after(kProgressInterval));
+    if (!outcome) {
+      // A layer that has failed already ends the wait for the one in front of it.
+      for (size_t later = i + 1; later < tickets.size() && !outcome; ++later) {
+        auto early = tickets[later].wait(Deadline(Instant::min()));
+        if (early && !*early) outcome = std::move(early);
+      }
+      if (!outcome) continue;
+    }
+    if (!*outcome) return fail(std::move(*outcome).error().in(image.source.display()));
+    ++i;
+  }
+  for (const auto& ticket : tickets) image.reply.image.streamed_bytes += ticket.done();
+  return {};
+}
+
+// True when the same layers have been merged before and the result is still there, unchanged.
+Result<bool> Preparer::reuse(Image& image) {
+  auto known = catalogue_.image_by_key(image.key);
+  if (!known) return false;
+  auto facts = proto::parse_image_facts(known->facts);
+  if (!facts || facts->layers.size() != image.resolved.manifest.layers.size()) return false;
+  auto bytes = read_file(paths_.metadata(known->fsid), kMaxMetadata);
+  if (!bytes || sha256(as_bytes(*bytes)).hex() != known->fsid) return false;
+
+  proto::PrepareReply& reply = image.reply;
+  reply.fsid = known->fsid;
+  reply.meta_digest = "sha256:" + known->fsid;
+  reply.devices = known->devices;
+  image.metadata_size = bytes->size();
+  reply.image.layers = facts->layers;
+  reply.image.unpacked_bytes = facts->unpacked_bytes;
+  reply.image.files = facts->files;
+  for (const auto& layer : facts->layers) image.device_sizes.push_back(layer.device_size);
+  return true;
+}
+
+// Merges the layers' file tables and, unless only indexes are wanted, writes the metadata image under its own name.
+Result<> Preparer::build(Image& image, bool index_only) {
+  const auto& layers = image.resolved.manifest.layers;
+  proto::PrepareReply& reply = image.reply;
+  std::vector<image::FileTable> tables;
+  std::vector<const image::FileTable*> table_pointers;
+  std::vector<image::DeviceInfo> devices;
+  tables.reserve(layers.size());
+  for (size_t i = 0; i < layers.size(); ++i) {
+    HYDRANT_TRY(auto index, origins_.index(layers[i].digest, layers[i].size));
+    const auto& ident = index->ident();
+    const Digest& diff_id = image.resolved.config.diff_ids[i];
+    if (ident.diff_id != diff_id)
+      return fail(Code::kCorrupt, "layer " + layers[i].digest.text() + " unpacks to " + ident.diff_id.text() +
+                                      ", but the image's config says " + diff_id.text());
+    HYDRANT_TRY(auto table, index->files());
+    tables.push_back(std::move(table));
+    table_pointers.push_back(&tables.back());
+    devices.push_back({proto::device_object_id(image::kLayoutVersion, diff_id.text()), ident.device_size});
+    image.device_sizes.push_back(ident.device_size);
+    reply.image.layers.push_back({.digest = layers[i].digest.text(),
+                                  .size = layers[i].size,
+                                  .diff_id = diff_id.text(),
+                                  .device_size = ident.device_size,
+                                  .lazy = true,
+                                  .why = ""});
+  }
+  HYDRANT_TRY(auto tree, image::merge(table_pointers));
+  for (const auto& inode : tree.inodes) {
+    ++reply.image.files;
+    if (inode.entry && inode.entry->type == image::FileType::kRegular) reply.image.unpacked_bytes += inode.entry->size;
+  }
+  if (index_only) return {};
+
+  HYDRANT_TRY(auto image_id, Digest::parse(image.key));
+  HYDRANT_TRY(auto erofs, image::write_erofs(tree, devices, {image_id, commonest_time(tree)}));
+  if (erofs.dropped_xattrs > 0)
+    log::warn("prepare.xattrs", {{"source", reply.source}, {"dropped", erofs.dropped_xattrs}});
+  reply.fsid = sha256(erofs.bytes).hex();
+  reply.meta_digest = "sha256:" + reply.fsid;
+  for (uint32_t layer : erofs.used_layers) reply.devices.push_back(devices[layer].tag);
+  image.metadata_size = erofs.bytes.size();
+  HYDRANT_TRY_VOID(make_directories(paths_.metadata_directory()));
+  return write_file_atomic(paths_.metadata(reply.fsid), erofs.bytes);
+}
+
+// Where the image's objects come from, as this source has them.
+Result<> Preparer::record(const Image& image, const proto::PrepareRequest& request) {
+  const auto& reply = image.reply;
+  std::vector<ObjectRow> objects;
+  ObjectRow metadata;
+  metadata.id = reply.fsid;
+  metadata.kind = ObjectKind::kMetadata;
+  metadata.size = image.metadata_size;
+  objects.push_back(metadata);
+  for (size_t i = 0; i < image.resolved.manifest.layers.size(); ++i) {
+    ObjectRow device;
+    device.id = proto::device_object_id(image::kLayoutVersion, image.resolved.config.diff_ids[i].text());
+    device.kind = ObjectKind::kLayer;
+    device.size = image.device_sizes[i];
+    device.source = image.source.text();
+    device.plain_http = request.plain_http;
+    device.layer = image.resolved.manifest.layers[i].digest;
+    device.stored_size = image.resolved.manifest.layers[i].size;
+    objects.push_back(std::move(device));
+  }
+  ImageRow row;
+  row.fsid = reply.fsid;
+  row.key = image.key;
+  row.source = reply.source;
+  row.manifest = reply.image.manifest;
+  row.platform = reply.image.platform;
+  row.devices = reply.devices;
+  row.facts = proto::to_text(reply.image);
+  return catalogue_.put_image(row, objects);
+}
+
+}  // namespace hydrant::fetch
