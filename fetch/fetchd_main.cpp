@@ -1,0 +1,154 @@
+// hydrant-fetchd: the user daemon. Wires the parts, runs until SIGTERM, SIGINT or an admin stop. It may be killed and
+// restarted at any moment: the cache keeps what is pending and sends it to the next one.
+#include <malloc.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+
+#include "base/file.h"
+#include "base/line_socket.h"
+#include "base/log.h"
+#include "base/unix_socket.h"
+#include "base/version.h"
+#include "fetch/service.h"
+#include "fetch/transport/socket_control.h"
+#include "proto/admin.h"
+#include "source/open.h"
+
+namespace hydrant::fetch {
+namespace {
+
+struct Options {
+  std::string root = "/var/lib/hydrant";
+  unsigned workers = 16;
+  unsigned memory_mb = 64;
+  unsigned streams = 3;
+  std::string log_level;
+};
+
+// Memory of fills comes and goes in megabytes: mapped, it returns to the system at once; few arenas keep the rest
+// together.
+void tune_malloc() {
+  mallopt(M_ARENA_MAX, 2);
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+}
+
+// One fetchd a root. The lock goes with the process, whatever ends it.
+Result<Fd> lock_root(const Paths& paths) {
+  HYDRANT_TRY(Fd lock, open_file(paths.lock_file(), O_RDWR | O_CREAT, 0600));
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return fail(Code::kBusy, "another hydrant-fetchd serves " + paths.root);
+    return fail_sys(errno, "lock " + paths.lock_file());
+  }
+  return lock;
+}
+
+// SIGTERM and SIGINT as a descriptor; blocked in every thread, because this runs before the first one.
+Result<Fd> signal_descriptor() {
+  std::signal(SIGPIPE, SIG_IGN);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  Fd fd(::signalfd(-1, &signals, SFD_CLOEXEC));
+  if (!fd) return fail_sys(errno, "signalfd");
+  return fd;
+}
+
+Result<> serve(const Options& options) {
+  HYDRANT_TRY(Fd signals, signal_descriptor());
+  Fd stop_event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!stop_event) return fail_sys(errno, "eventfd");
+
+  Paths paths{options.root};
+  HYDRANT_TRY_VOID(make_directories(paths.run(), 0755));
+  HYDRANT_TRY_VOID(make_directories(options.root + "/fetch"));
+  HYDRANT_TRY(Fd lock, lock_root(paths));
+  HYDRANT_TRY(auto catalogue, Catalogue::open(paths.catalogue()));
+  HYDRANT_TRY(auto credentials, CredentialStore::open(paths.credentials()));
+
+  auto client = std::make_shared<source::HttpClient>();  // shared by every store and blob
+  Origins origins(
+      paths,
+      [&, client](const proto::SourceReference& reference,
+                  std::optional<bool> plain_http) -> Result<std::shared_ptr<source::ImageStore>> {
+        HYDRANT_TRY(auto known, credentials->find(reference.image.registry));
+        return source::open_image_store(reference, client, {std::move(known), plain_http});
+      },
+      [client](const proto::SourceReference& reference, Deadline deadline) {
+        return source::open_blob(reference, client, deadline);
+      });
+
+  // Declared in the order of who uses whom; destroyed the other way round.
+  MemoryBudget memory(uint64_t{options.memory_mb} << 20);
+  FillQueue queue(options.workers);
+  FillShop shop{queue, memory, {}};
+  Objects objects(shop, *catalogue, [&](const ObjectRow& row) { return origins.origin(row); });
+  LayerStreamer streamer(paths, origins, objects, ingest_through(paths.hydrantd_socket()), options.streams);
+  Preparer preparer(paths, *catalogue, *credentials, origins, streamer);
+  RequestLoop loop([&](Deadline deadline) { return SocketControl::attach(paths.channel_socket(), deadline); }, objects);
+  Service service{preparer, objects, *catalogue, loop, [&] { ::eventfd_write(stop_event.get(), 1); }};
+
+  HYDRANT_TRY(Fd listener, listen_unix(paths.admin_socket(), SocketType::kStream, 0600));
+  HYDRANT_TRY(auto server,
+              LineServer::start(
+                  std::move(listener),
+                  proto::encode_error({.code = Code::kDenied, .what = "only root and the daemon's own user may ask"}),
+                  [&] { return make_session(service); }));
+  std::string pid = std::to_string(::getpid()) + "\n";
+  HYDRANT_TRY_VOID(write_file_atomic(paths.pid_file(), as_bytes(pid), 0644));
+  log::info("fetchd.started", {{"root", options.root}, {"version", kVersion}});
+
+  pollfd wait[2] = {{signals.get(), POLLIN, 0}, {stop_event.get(), POLLIN, 0}};
+  while (::poll(wait, 2, -1) < 0 && errno == EINTR) {
+  }
+  log::info("fetchd.stopping");
+  server->stop();
+  queue.stop();
+  ::unlink(paths.pid_file().c_str());
+  ::unlink(paths.admin_socket().c_str());
+  return {};
+}
+
+}  // namespace
+}  // namespace hydrant::fetch
+
+int main(int argc, char** argv) {
+  using namespace hydrant;
+  fetch::Options options;
+  CLI::App app{"hydrant-fetchd: fetches what the cache misses"};
+  app.set_version_flag("--version", std::string(kVersion));
+  app.add_option("--root", options.root, "where all state is")->capture_default_str();
+  app.add_option("--workers", options.workers, "fills at a time")->check(CLI::Range(1, 256))->capture_default_str();
+  app.add_option("--memory-mb", options.memory_mb, "bytes that fills in flight may hold, in MiB")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  app.add_option("--streams", options.streams, "layers that stream in at a time")
+      ->check(CLI::Range(1, 16))
+      ->capture_default_str();
+  app.add_option("--log-level", options.log_level, "debug, info, warn or error")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
+  CLI11_PARSE(app, argc, argv);
+  if (options.log_level == "debug") log::set_level(log::Level::kDebug);
+  if (options.log_level == "info") log::set_level(log::Level::kInfo);
+  if (options.log_level == "warn") log::set_level(log::Level::kWarn);
+  if (options.log_level == "error") log::set_level(log::Level::kError);
+
+  fetch::tune_malloc();
+  ::umask(0077);
+  if (auto served = fetch::serve(options); !served) {
+    std::fprintf(stderr, "hydrant-fetchd: %s\n", served.error().what.c_str());
+    return 1;
+  }
+  return 0;
+}
