@@ -160,6 +160,7 @@ Result<uint32_t> Merger::parent_of(const FileEntry& entry) {
   // directory needs a look.
   bool same = last_parent_ != kNone && path == last_parent_path_;
   if (same && nodes_[last_parent_].alive && is_directory(last_parent_)) return last_parent_;
+  if (slash == 0 || path.ends_with('/')) return refuse(layer_, entry.path, "the path is not in normal form");
   uint32_t at = 0;
   for (std::string_view rest = path; !rest.empty();) {
     HYDRANT_TRY(at, make_directory(at, pop_name(rest), entry));
@@ -193,10 +194,12 @@ Result<> Merger::place(const FileEntry& entry) {
   } else if (entry.type != FileType::kHardLink) {
     node.inode = new_inode(&entry);
   } else {
+    node.inode = kNone;  // what had this name is gone, for a link to itself too
     uint32_t target = find(entry.link_target);
     bool own = target != kNone && nodes_[target].layer == layer_ && nodes_[target].inode < kResolving;
-    node.inode = own && !is_directory(target) ? nodes_[target].inode : kNone;
-    if (node.inode == kNone) {
+    if (own && !is_directory(target)) {
+      node.inode = nodes_[target].inode;
+    } else {
       node.link = &entry;
       links_.push_back(at);
     }
