@@ -1,0 +1,24 @@
+// The inflater against the bytes of a registry: the first byte says how they are cut.
+#include "image/gzip/inflater.h"
+#include "image/gzip/window_trim.h"
+
+using namespace hydrant;
+using namespace hydrant::image;
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0) return 0;
+  const size_t step = 1 + data[0];
+  const Bytes stored = std::as_bytes(std::span(data, size)).subspan(1);
+  uint64_t plain = 0;
+  Inflater inflater(
+      {.span = 1 << 10, .piece = 64 << 10},
+      [&](Buffer&& piece) -> Result<> {
+        plain += piece.size();
+        return plain > (8 << 20) ? Result<>(fail(Code::kUnsupported, "long enough")) : Result<>();
+      },
+      [](CheckpointData&& checkpoint) { return trim_window(checkpoint), Result<>(); });
+  for (size_t at = 0; at < stored.size(); at += step)
+    if (!inflater.feed(stored.subspan(at, std::min(step, stored.size() - at)))) return 0;
+  (void)inflater.finish();
+  return 0;
+}

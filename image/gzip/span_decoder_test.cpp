@@ -1,0 +1,150 @@
+#include "image/gzip/span_decoder.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+#include "image/gzip/gzip_fixture.h"
+#include "image/gzip/window_trim.h"
+
+namespace hydrant::image {
+namespace {
+
+using namespace fixture;
+using Engine = SpanDecoder::Engine;
+
+// The stored bytes stand in an allocation of their exact size, so that a sanitizer sees any read past them.
+Result<Buffer> decode(const Span& span, Bytes stored, Bytes window, Engine engine) {
+  auto exact = std::make_unique<std::byte[]>(stored.size());
+  std::copy(stored.begin(), stored.end(), exact.get());
+  SpanDecoder decoder(span, Bytes(exact.get(), stored.size()), window, engine);
+  Buffer out;
+  while (true) {
+    HYDRANT_TRY(Bytes piece, decoder.next());
+    if (piece.empty()) return out;
+    append(out, piece);
+  }
+}
+
+void expect_every_span_resumes(const Buffer& stored, const Buffer& plain, uint64_t span_size) {
+  auto whole = inflate(stored, span_size);
+  ASSERT_TRUE(whole) << whole.error().what;
+  ASSERT_TRUE(whole->plain == plain);
+  for (size_t i = 0; i < whole->checkpoints.size(); ++i) {
+    const Span span = whole->span(i);
+    const Bytes part = Bytes(stored).subspan(span.stored().begin, span.stored().size());
+    const Buffer trimmed = trim_window(whole->checkpoints[i]);
+    ASSERT_EQ(trimmed.size(), whole->checkpoints[i].window.size());
+    for (Engine engine : {Engine::kIsal, Engine::kZlib}) {
+      for (const Buffer* window : {static_cast<const Buffer*>(&whole->checkpoints[i].window), &trimmed}) {
+        auto got = decode(span, part, *window, engine);
+        ASSERT_TRUE(got) << got.error().what << " span " << i << " of " << whole->checkpoints.size();
+        ASSERT_TRUE(std::equal(got->begin(), got->end(), plain.begin() + ptrdiff_t(span.plain().begin),
+                               plain.begin() + ptrdiff_t(span.plain().end)))
+            << "span " << i << " bits " << int(span.start.bits);
+      }
+    }
+  }
+}
+
+TEST(SpanDecoder, IsalPassesItsSelfTestHere) { EXPECT_TRUE(SpanDecoder::isal_works()); }
+
+TEST(SpanDecoder, ResumesAtEveryCheckpointAndBitPosition) {
+  const Buffer plain = mixture(3'000'000, 3);
+  for (int level : {0, 1, 6, 9}) {
+    const Buffer stored = gzip(plain, level, 7'001);
+    expect_every_span_resumes(stored, plain, 20'000);
+    auto whole = inflate(stored, 20'000);
+    unsigned seen = 0;
+    for (const auto& checkpoint : whole->checkpoints) seen |= 1u << checkpoint.at.bits;
+    EXPECT_TRUE(level == 0 || seen == 0xff);
+  }
+}
+
+TEST(SpanDecoder, ResumesInStreamsOfOneWriterPerCore) {
+  const Buffer plain = mixture(2'000'000, 8);
+  expect_every_span_resumes(gzip(plain, 6, 128 << 10, Z_SYNC_FLUSH), plain, 100'000);
+  expect_every_span_resumes(gzip(plain, 6, 128 << 10, Z_FULL_FLUSH), plain, 100'000);
+}
+
+TEST(SpanDecoder, CrossesMembersInsideASpan) {
+  std::vector<Buffer> members;
+  Buffer plain;
+  for (uint32_t i = 0; i < 60; ++i) {
+    const Buffer part = i % 7 == 0 ? Buffer() : mixture(1 + i * 997, i);
+    members.push_back(gzip(part, int(i % 10), i % 3 ? 5'000 : 0));
+    append(plain, part);
+  }
+  expect_every_span_resumes(joined(members), plain, 64 << 10);
+  expect_every_span_resumes(joined(members), plain, 1 << 10);
+}
+
+TEST(SpanDecoder, DecodesHugeRunsOfZeros) {
+  const Buffer plain(20 << 20);
+  expect_every_span_resumes(gzip(plain, 9), plain, 1 << 20);
+}
+
+TEST(SpanDecoder, CutStoredBytesAreCorrupt) {
+  const Buffer plain = text(400'000);
+  const Buffer stored = gzip(plain, 6, 9'000);
+  auto whole = inflate(stored, 64 << 10);
+  const Span span = whole->span(2);
+  const Bytes part = Bytes(stored).subspan(span.stored().begin, span.stored().size());
+  for (Engine engine : {Engine::kIsal, Engine::kZlib}) {
+    for (size_t cut = 8; cut <= part.size(); cut += 61) {
+      auto got = decode(span, part.first(part.size() - cut), whole->checkpoints[2].window, engine);
+      ASSERT_FALSE(got) << cut;
+      EXPECT_EQ(got.error().code, Code::kCorrupt);
+    }
+  }
+}
+
+TEST(SpanDecoder, NeverYieldsMoreThanTheSpan) {
+  const Buffer plain = text(400'000);
+  const Buffer stored = gzip(plain);
+  for (Engine engine : {Engine::kIsal, Engine::kZlib}) {
+    for (uint64_t end : {uint64_t(0), uint64_t(1), uint64_t(1000), uint64_t(300'000)}) {
+      auto got = decode(Span{{}, stored.size(), end}, stored, {}, engine);
+      ASSERT_TRUE(got);
+      EXPECT_TRUE(std::equal(got->begin(), got->end(), plain.begin(), plain.begin() + ptrdiff_t(end)));
+    }
+    auto more = decode(Span{{}, stored.size(), plain.size() + 1}, stored, {}, engine);
+    ASSERT_FALSE(more);
+    EXPECT_EQ(more.error().code, Code::kCorrupt);
+  }
+}
+
+TEST(SpanDecoder, ChangedBytesNeverCrashAndNeverMakeItLonger) {
+  const Buffer plain = mixture(300'000, 4);
+  const Buffer stored = gzip(plain, 6, 9'000);
+  auto whole = inflate(stored, 64 << 10);
+  std::mt19937 random(7);
+  for (int round = 0; round < 600; ++round) {
+    const size_t i = random() % whole->checkpoints.size();
+    const Span span = whole->span(i);
+    Buffer part = to_buffer(Bytes(stored).subspan(span.stored().begin, span.stored().size()));
+    for (int flips = 1 + int(random() % 4); flips > 0; --flips)
+      part[random() % part.size()] ^= std::byte(1 << random() % 8);
+    auto got = decode(span, part, whole->checkpoints[i].window, round % 2 ? Engine::kIsal : Engine::kZlib);
+    EXPECT_TRUE(!got || got->size() == span.plain().size());
+  }
+}
+
+TEST(WindowTrim, KeepsOnlyWhatIsReferredTo) {
+  const Buffer plain = text(1'000'000);
+  auto whole = inflate(gzip(plain, 6, 50'000), 200'000);
+  size_t kept = 0, all = 0;
+  for (const auto& checkpoint : whole->checkpoints) {
+    const Buffer trimmed = trim_window(checkpoint);
+    for (size_t i = 0; i < trimmed.size(); ++i) {
+      kept += trimmed[i] != std::byte{0};
+      EXPECT_TRUE(trimmed[i] == std::byte{0} || trimmed[i] == checkpoint.window[i]);
+    }
+    all += trimmed.size();
+  }
+  EXPECT_LT(kept, all * 3 / 4);
+  EXPECT_GT(kept, 0u);
+}
+
+}  // namespace
+}  // namespace hydrant::image
