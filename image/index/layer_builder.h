@@ -27,8 +27,8 @@ struct BuiltLayer {
 class LayerBuilder {
  public:
   // `sink` (may be empty) gets the whole device, ascending, in pieces of up to 1 MiB at multiples of 4096, on a thread
-  // of the builder, before the layer is proven: what it wrote must stay unseen until `finish` succeeds. It must not
-  // block for ever: `feed` and the destructor wait for it.
+  // of the builder or in `finish`, before the layer is proven: what it wrote must stay unseen until `finish` succeeds.
+  // It must not block for ever: `feed` and the destructor wait for it.
   LayerBuilder(LayerExpectation expected, LayerBuilderOptions options, DeviceSink sink);
   // Without `finish`: stops the threads; the sink may get a few more pieces meanwhile.
   ~LayerBuilder();

@@ -1,0 +1,59 @@
+#include "image/index/device_writer.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "image/index/merkle.h"
+
+namespace hydrant::image {
+namespace {
+
+constexpr uint64_t kBlock = 4096;
+constexpr uint64_t kSinkPiece = 1 << 20;
+
+}  // namespace
+
+DeviceWriter::DeviceWriter(uint32_t granule, DeviceSink sink)
+    : granule_(granule),
+      sink_(std::move(sink)),
+      assembler_(0, std::max<uint64_t>(granule, kSinkPiece),
+                 [this](uint64_t offset, Bytes bytes) { return emit(offset, bytes); }) {}
+
+// Segments of a sparse file that meet inside a block share it; blocks that are all hole get no place.
+Result<> DeviceWriter::on_entry(FileEntry&& entry, TarData&& data) {
+  uint64_t block_after = 0;  // the block of the file behind the last one placed
+  for (const auto& segment : data.segments) {
+    const bool shares_block = segment.file_offset / kBlock < block_after;
+    const uint64_t base = shares_block ? round_down(end_ - 1, kBlock) : round_up(end_, kBlock);
+    const uint64_t offset = base + segment.file_offset % kBlock;
+    entry.data.push_back({segment.file_offset, offset, segment.length});
+    rows.push_back({offset, segment.tar_offset, segment.length});
+    end_ = offset + segment.length;
+    block_after = (segment.file_offset + segment.length + kBlock - 1) / kBlock;
+  }
+  files.push_back(std::move(entry));
+  return {};
+}
+
+Result<> DeviceWriter::on_data(uint64_t tar_offset, Bytes bytes) {
+  while (current_row_ < rows.size() && rows[current_row_].tar_offset + rows[current_row_].length <= tar_offset)
+    ++current_row_;
+  HYDRANT_CHECK(current_row_ < rows.size() && rows[current_row_].tar_offset <= tar_offset,
+                "data of no segment: TarVisitor::on_data");
+  const auto& row = rows[current_row_];
+  return assembler_.put(row.device_offset + (tar_offset - row.tar_offset), bytes);
+}
+
+Result<uint64_t> DeviceWriter::finish() {
+  const uint64_t size = round_up(end_, kBlock);
+  HYDRANT_TRY_VOID(assembler_.finish(size));
+  return size;
+}
+
+Result<> DeviceWriter::emit(uint64_t device_offset, Bytes bytes) {
+  for (size_t at = 0; at < bytes.size(); at += granule_)
+    leaves.push_back(leaf_digest(bytes.subspan(at, std::min<size_t>(granule_, bytes.size() - at))));
+  return sink_ ? sink_(device_offset, bytes) : Result<>();
+}
+
+}  // namespace hydrant::image

@@ -1,0 +1,44 @@
+// The sections of a layer index file as bytes (docs/formats/layer-index.md). Decoders take bytes from outside: they
+// check every count before they allocate for it and every offset before they hand it on.
+#pragma once
+
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "image/index/layer_index.h"
+
+namespace hydrant::image {
+
+enum class SectionId : uint32_t {
+  kIdent = 1,
+  kSpans = 2,
+  kWindows = 3,
+  kFiles = 4,
+  kRows = 5,
+  kLeaves = 6,
+  kStoredDigests = 7,  // reserved: a digest of each span's stored bytes
+};
+
+struct SpanTable {
+  std::vector<Checkpoint> checkpoints;
+  std::vector<uint64_t> window_ends;  // in the windows section, one a checkpoint
+};
+
+Buffer encode_ident(const LayerIdent& ident);
+Result<LayerIdent> decode_ident(Bytes raw);
+
+Buffer encode_spans(const std::vector<Checkpoint>& checkpoints, const std::vector<Buffer>& windows);
+Result<SpanTable> decode_spans(Bytes raw, const LayerIdent& ident, uint64_t windows_size);
+
+Buffer encode_rows(const std::vector<LayoutRow>& rows);
+Result<std::vector<LayoutRow>> decode_rows(Bytes raw, const LayerIdent& ident);
+
+Buffer encode_leaves(const std::vector<Digest>& leaves);
+Result<std::vector<Digest>> decode_leaves(Bytes raw, const LayerIdent& ident);
+
+// Every data piece of `files` must stand in a row of its own.
+Buffer encode_files(const FileTable& files, const std::vector<LayoutRow>& rows);
+Result<FileTable> decode_files(Bytes raw, const std::vector<LayoutRow>& rows);
+
+}  // namespace hydrant::image

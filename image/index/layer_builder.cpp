@@ -1,0 +1,239 @@
+#include "image/index/layer_builder.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <optional>
+#include <string_view>
+
+#include "base/check.h"
+#include "base/guarded.h"
+#include "image/gzip/inflater.h"
+#include "image/gzip/window_trim.h"
+#include "image/index/device_writer.h"
+#include "image/index/merkle.h"
+#include "image/index/stage.h"
+#include "image/index/zstd_frame.h"
+#include "image/tar/tar_reader.h"
+
+namespace hydrant::image {
+namespace {
+
+constexpr std::string_view kGenerator = "hydrant";
+constexpr size_t kSniffed = 512;      // a tar header; enough to know every kind
+constexpr size_t kBatch = 256 << 10;  // stored bytes hashed at once
+constexpr size_t kPlainPiece = 512 << 10;
+constexpr size_t kQueue = 8;  // tasks a stage lies behind: 4 MiB of plain bytes
+constexpr int kWindowLevel = 3;
+
+enum class Kind { kGzip, kTar, kZstd, kUnknown };
+
+// The sum of a header's bytes, its checksum field counted as blanks, stands in that field in octal. V7 archives have
+// nothing else to know them by.
+bool has_tar_checksum(Bytes block) {
+  uint64_t sum = 0, stored = 0;
+  for (size_t i = 0; i < block.size(); ++i) sum += i >= 148 && i < 156 ? ' ' : uint8_t(block[i]);
+  for (char digit : as_text(block.subspan(148, 8)))
+    if (digit >= '0' && digit <= '7') stored = stored * 8 + uint64_t(digit - '0');
+  return stored == sum;
+}
+
+Kind sniff(Bytes head) {
+  if (head.size() >= 2 && head[0] == std::byte{0x1f} && head[1] == std::byte{0x8b}) return Kind::kGzip;
+  const uint32_t magic = head.size() >= 4 ? load_le<uint32_t>(head.data()) : 0;
+  if (magic == 0xfd2fb528 || (magic & 0xfffffff0) == 0x184d2a50) return Kind::kZstd;
+  if (head.size() < kSniffed) return Kind::kUnknown;
+  const bool zeros = std::all_of(head.begin(), head.end(), [](std::byte b) { return b == std::byte{0}; });
+  return zeros || has_tar_checksum(head.first(kSniffed)) ? Kind::kTar : Kind::kUnknown;
+}
+
+}  // namespace
+
+// Three threads: the feeder inflates; `hasher_` hashes stored and plain bytes; `device_` reads the tar, fills the
+// device and packs windows. Between them go bounded queues of tasks; a task owns its bytes. Members below "owned by"
+// lines are touched by that thread alone until `drain`.
+class LayerBuilder::Pipeline {
+ public:
+  Pipeline(LayerExpectation expected, LayerBuilderOptions options, DeviceSink sink)
+      : expected_(std::move(expected)),
+        options_(options),
+        writer_(options.granule, std::move(sink)),
+        reader_(writer_),
+        hasher_("hy-hash", kQueue),
+        device_("hy-device", kQueue) {
+    HYDRANT_CHECK(options_.span >= (256 << 10) && options_.span <= (16 << 20), "LayerBuilderOptions::span");
+    HYDRANT_CHECK(
+        std::has_single_bit(options_.granule) && options_.granule >= (64 << 10) && options_.granule <= (4 << 20),
+        "LayerBuilderOptions::granule");
+  }
+
+  Result<> feed(Bytes stored) {
+    if (failed_.load(std::memory_order_acquire)) return first_error();
+    stored_size_ += stored.size();
+    if (!kind_) {
+      const size_t size = std::min(stored.size(), kSniffed - head_.size());
+      append(head_, stored.first(size));
+      stored = stored.subspan(size);
+      if (head_.size() < kSniffed) return {};
+      if (auto begun = begin(); !begun) return set_error(std::move(begun).error());
+    }
+    if (auto done = pass_on(stored); !done) return set_error(std::move(done).error());
+    return failed_.load(std::memory_order_acquire) ? first_error() : Result<>();
+  }
+
+  Result<BuiltLayer> finish() {
+    auto done = complete();
+    if (!done) return fail(*first_error_or(std::move(done).error()));
+    return done;
+  }
+
+ private:
+  using SharedPiece = std::shared_ptr<const Buffer>;  // held by the hasher's and the device's task
+
+  // Knows the kind by the first bytes, whatever the media type says.
+  Result<> begin() {
+    kind_ = sniff(head_);
+    const std::string& type = expected_.media_type;
+    if (type.size() > 255) return fail(Code::kInvalid, "media type of " + std::to_string(type.size()) + " bytes");
+    if (*kind_ == Kind::kZstd)
+      return fail(Code::kUnsupported, "zstd-compressed layers cannot be read yet (media type " + type + ")");
+    if (*kind_ == Kind::kUnknown) {
+      const bool known = type.ends_with("tar") || type.ends_with("gzip");
+      return fail(known ? Code::kCorrupt : Code::kUnsupported, "is neither gzip nor tar (media type " + type + ")");
+    }
+    if (*kind_ == Kind::kGzip)
+      inflater_.emplace(
+          InflaterOptions{.span = options_.span, .piece = kPlainPiece},
+          [this](Buffer&& plain) { return take_plain(std::move(plain)), Result<>(); },
+          [this](CheckpointData&& checkpoint) { return take_checkpoint(std::move(checkpoint)), Result<>(); });
+    return pass_on(std::exchange(head_, {}));
+  }
+
+  Result<> pass_on(Bytes stored) {
+    for (; !stored.empty() && !failed_.load(std::memory_order_acquire);) {
+      const Bytes part = stored.first(std::min(stored.size(), kBatch));
+      stored = stored.subspan(part.size());
+      if (*kind_ == Kind::kTar) {
+        take_plain(to_buffer(part));
+        continue;
+      }
+      hasher_.submit([this, copy = to_buffer(part)] { stored_sha_.update(copy); });
+      HYDRANT_TRY_VOID(inflater_->feed(part));
+    }
+    return {};
+  }
+
+  void take_plain(Buffer&& plain) {
+    auto piece = std::make_shared<const Buffer>(std::move(plain));
+    hasher_.submit([this, piece] { plain_sha_.update(*piece); });
+    device_.submit([this, piece] { run_device([&] { return reader_.feed(*piece); }); });
+  }
+
+  void take_checkpoint(CheckpointData&& checkpoint) {
+    device_.submit([this, checkpoint = std::move(checkpoint)] {
+      checkpoints_.push_back(checkpoint.at);
+      windows_.push_back(checkpoint.window.empty() ? Buffer() : zstd_compress(trim_window(checkpoint), kWindowLevel));
+    });
+  }
+
+  template <class Step>
+  void run_device(Step step) {
+    if (failed_.load(std::memory_order_relaxed)) return;
+    if (auto done = step(); !done) (void)set_error(std::move(done).error());
+  }
+
+  Result<BuiltLayer> complete() {
+    if (failed_.load(std::memory_order_acquire)) return first_error();
+    if (expected_.size && stored_size_ != *expected_.size)
+      return fail(Code::kCorrupt,
+                  "has " + std::to_string(stored_size_) + " bytes, expected " + std::to_string(*expected_.size));
+    if (!kind_) HYDRANT_TRY_VOID(begin());
+    InflaterSummary summary;
+    if (inflater_) {
+      HYDRANT_TRY(summary, inflater_->finish());
+      if (!summary.clean_tail) return fail(Code::kCorrupt, "has garbage behind its last gzip member");
+    } else {
+      summary = {.stored_size = stored_size_, .stored_end = stored_size_, .plain_size = stored_size_};
+    }
+    hasher_.drain();
+    device_.drain();
+    if (failed_.load(std::memory_order_acquire)) return first_error();
+    HYDRANT_TRY_VOID(reader_.finish());
+    HYDRANT_TRY(uint64_t device_size, writer_.finish());
+
+    const Digest diff_id = plain_sha_.finish(), digest = inflater_ ? stored_sha_.finish() : diff_id;
+    if (!expected_.digest.is_zero() && digest != expected_.digest)
+      return fail(Code::kCorrupt, "its bytes have digest " + digest.text());
+    if (!expected_.diff_id.is_zero() && diff_id != expected_.diff_id)
+      return fail(Code::kCorrupt,
+                  "its tar has digest " + diff_id.text() + ", the config's diff_id is " + expected_.diff_id.text());
+
+    LayerIndexContent content;
+    content.ident = {.digest = digest,
+                     .stored_size = stored_size_,
+                     .media_type = expected_.media_type,
+                     .diff_id = diff_id,
+                     .tar_size = summary.plain_size,
+                     .compression = inflater_ ? Compression::kGzip : Compression::kNone,
+                     .stored_end = summary.stored_end,
+                     .device_size = device_size,
+                     .granule = options_.granule,
+                     .span = options_.span,
+                     .generator = std::string(kGenerator)};
+    content.checkpoints = std::move(checkpoints_);
+    content.windows = std::move(windows_);
+    content.files = std::move(writer_.files);
+    content.rows = std::move(writer_.rows);
+    content.leaves = std::move(writer_.leaves);
+    return BuiltLayer{.index = encode_layer_index(content),
+                      .ident = content.ident,
+                      .merkle_root = merkle_root(content.leaves, {device_size, options_.granule, kLayoutVersion}),
+                      .files = content.files.size()};
+  }
+
+  // The first error stays; it says which layer. Release here, acquire in `feed` and `complete`.
+  tl::unexpected<Error> set_error(Error error) {
+    auto first = error_.lock();
+    if (!*first) *first = std::move(error).in("layer " + expected_.digest.text());
+    failed_.store(true, std::memory_order_release);
+    return fail(**first);
+  }
+  tl::unexpected<Error> first_error() { return fail(**error_.lock()); }
+  std::optional<Error> first_error_or(Error error) {
+    (void)set_error(std::move(error));
+    return *error_.lock();
+  }
+
+  const LayerExpectation expected_;
+  const LayerBuilderOptions options_;
+  Guarded<std::optional<Error>> error_;
+  std::atomic<bool> failed_ = false;
+
+  // Owned by the feeder.
+  std::optional<Kind> kind_;
+  Buffer head_;  // until the kind is known
+  uint64_t stored_size_ = 0;
+  std::optional<Inflater> inflater_;
+
+  // Owned by the hasher.
+  Sha256 stored_sha_;  // of gzip; a plain tar's is the same as the other
+  Sha256 plain_sha_;
+
+  // Owned by the device thread.
+  std::vector<Checkpoint> checkpoints_;
+  std::vector<Buffer> windows_;
+  DeviceWriter writer_;
+  TarReader reader_;
+
+  // Last, so that they stop before what they use goes.
+  Stage hasher_;
+  Stage device_;
+};
+
+LayerBuilder::LayerBuilder(LayerExpectation expected, LayerBuilderOptions options, DeviceSink sink)
+    : pipeline_(std::make_unique<Pipeline>(std::move(expected), options, std::move(sink))) {}
+LayerBuilder::~LayerBuilder() = default;
+Result<> LayerBuilder::feed(Bytes stored) { return pipeline_->feed(stored); }
+Result<BuiltLayer> LayerBuilder::finish() { return pipeline_->finish(); }
+
+}  // namespace hydrant::image

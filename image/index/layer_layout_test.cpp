@@ -1,0 +1,146 @@
+#include "image/index/layer_layout.h"
+
+#include <gtest/gtest.h>
+
+#include "image/index/identity_layout.h"
+#include "image/index/index_fixture.h"
+#include "image/index/merkle.h"
+
+namespace hydrant::image {
+namespace {
+
+using namespace fixture;
+
+// What decode hands out, checked against the device as it comes.
+struct Receiver {
+  const Buffer& device;
+  ByteRange got{0, 0};
+  uint64_t wrong = 0;
+
+  DeviceSink sink() {
+    return [this](uint64_t offset, Bytes bytes) -> Result<> {
+      if (got.empty()) got = {offset, offset};
+      if (offset != got.end || !std::equal(bytes.begin(), bytes.end(), device.begin() + ptrdiff_t(offset))) ++wrong;
+      got.end = offset + bytes.size();
+      return {};
+    };
+  }
+};
+
+void expect_round_trips(const Layout& layout, Bytes stored, const Buffer& device, int rounds) {
+  std::mt19937_64 random(11);
+  ASSERT_EQ(layout.device_size(), device.size());
+  for (int round = 0; round < rounds; ++round) {
+    const uint64_t begin = random() % device.size();
+    const uint64_t size = 1 + random() % std::min<uint64_t>(device.size() - begin, round % 5 ? 300'000 : 6'000'000);
+    const ByteRange wanted{begin, begin + size};
+    const Fill fill = layout.plan(wanted);
+    ASSERT_TRUE(fill.device.contains(wanted));
+    ASSERT_EQ(fill.device.begin % layout.granule(), 0u);
+    ASSERT_TRUE(fill.device.end % layout.granule() == 0 || fill.device.end == device.size());
+    ASSERT_LE(fill.stored.end, stored.size());
+    Receiver receiver{device};
+    auto done = layout.decode(fill, stored.subspan(fill.stored.begin, fill.stored.size()), receiver.sink());
+    ASSERT_TRUE(done) << done.error().what;
+    EXPECT_EQ(receiver.got, fill.device);
+    EXPECT_EQ(receiver.wrong, 0u);
+  }
+}
+
+TEST(LayerLayout, AnyRangeOfTheDeviceComesBackAsTheBuilderMadeIt) {
+  const Buffer plain = tar(many_files(4));
+  std::vector<Buffer> members;
+  for (size_t at = 0; at < plain.size(); at += 100'000)
+    members.push_back(gzip(Bytes(plain).subspan(at, std::min<size_t>(100'000, plain.size() - at))));
+  for (const Buffer& stored : {gzip(plain), gzip(plain, 1, 10'000), gzip(plain, 0), joined(members), plain}) {
+    for (uint32_t granule : {64 << 10, 256 << 10, 1 << 20}) {
+      auto built = build(stored, expectation(stored, plain), {.span = 256 << 10, .granule = granule});
+      ASSERT_TRUE(built) << built.error().what;
+      auto index = LayerIndex::load(built->layer.index, expectation(stored, plain));
+      ASSERT_TRUE(index) << index.error().what;
+      expect_round_trips(LayerLayout(*index), stored, built->device, 60);
+    }
+  }
+}
+
+TEST(LayerLayout, HandsOutTheNeighboursThatASpanCompletes) {
+  const Buffer plain = tar({{"large", text(8 << 20)}}), stored = gzip(plain);
+  auto built = build(stored, expectation(stored, plain), {.span = 1 << 20, .granule = 64 << 10});
+  ASSERT_TRUE(built);
+  LayerLayout layout(*LayerIndex::load(built->layer.index, {}));
+  const Fill fill = layout.plan({4 << 20, (4 << 20) + 1});
+  EXPECT_GE(fill.device.size(), 900u << 10);
+}
+
+TEST(LayerLayout, ChangedStoredBytesNeverReachTheSinkWrong) {
+  const Buffer plain = tar(many_files(6));
+  for (const Buffer& stored : {gzip(plain, 6, 20'000), gzip(plain, 0), plain}) {
+    auto built = build(stored, expectation(stored, plain), {.span = 256 << 10, .granule = 64 << 10});
+    ASSERT_TRUE(built);
+    LayerLayout layout(*LayerIndex::load(built->layer.index, {}));
+    std::mt19937_64 random(3);
+    int refused = 0;
+    for (int round = 0; round < 300; ++round) {
+      const uint64_t begin = random() % built->device.size();
+      const Fill fill = layout.plan({begin, begin + 1});
+      Buffer part = to_buffer(Bytes(stored).subspan(fill.stored.begin, fill.stored.size()));
+      part[random() % part.size()] ^= std::byte(1 << random() % 8);
+      Receiver receiver{built->device};
+      auto done = layout.decode(fill, part, receiver.sink());
+      EXPECT_EQ(receiver.wrong, 0u);
+      EXPECT_TRUE(done || done.error().code == Code::kCorrupt);
+      refused += !done;
+    }
+    EXPECT_GT(refused, 200);  // the others hit padding, headers of files, or bytes before the range
+  }
+}
+
+TEST(LayerLayout, ShortAnswersAreCorrupt) {
+  const Buffer plain = tar(many_files()), stored = gzip(plain);
+  auto built = build(stored, expectation(stored, plain));
+  LayerLayout layout(*LayerIndex::load(built->layer.index, {}));
+  const Fill fill = layout.plan({0, 4096});
+  auto done = layout.decode(fill, Bytes(stored).subspan(fill.stored.begin, fill.stored.size() - 1),
+                            [](uint64_t, Bytes) { return Result<>(); });
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code, Code::kCorrupt);
+}
+
+TEST(LayerLayout, TheSinksErrorEndsTheCall) {
+  const Buffer plain = tar(many_files()), stored = gzip(plain);
+  auto built = build(stored, expectation(stored, plain));
+  LayerLayout layout(*LayerIndex::load(built->layer.index, {}));
+  const Fill fill = layout.plan({0, layout.device_size()});
+  int calls = 0;
+  auto done = layout.decode(fill, Bytes(stored).subspan(fill.stored.begin, fill.stored.size()),
+                            [&](uint64_t, Bytes) -> Result<> { return ++calls, fail(Code::kNoSpace, "full"); });
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code, Code::kNoSpace);
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(IdentityLayout, IsTheObjectPaddedToABlock) {
+  for (size_t size : {size_t(1), size_t(4096), size_t(200'001), size_t(1 << 20)}) {
+    const Buffer object = noise(size);
+    Buffer device = object;
+    device.resize(round_up(size, 4096));
+    std::vector<Digest> leaves;
+    for (size_t at = 0; at < device.size(); at += 64 << 10)
+      leaves.push_back(leaf_digest(Bytes(device).subspan(at, std::min<size_t>(64 << 10, device.size() - at))));
+    expect_round_trips(IdentityLayout(size, 64 << 10), object, device, 20);
+    IdentityLayout proven(size, 64 << 10, leaves);
+    expect_round_trips(proven, object, device, 20);
+
+    Buffer bad = object;
+    bad.back() ^= std::byte{1};
+    const Fill fill = proven.plan({0, device.size()});
+    Receiver receiver{device};
+    auto done = proven.decode(fill, bad, receiver.sink());
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code, Code::kCorrupt);
+    EXPECT_EQ(receiver.wrong, 0u);
+  }
+}
+
+}  // namespace
+}  // namespace hydrant::image
