@@ -21,6 +21,8 @@
 
 namespace hydrant::cachefiles {
 
+class Disk;
+
 // When a new object's file gets its name. The kernel links it at withdrawal, so a crash loses the session's objects.
 enum class Naming { kFromBirth, kAtCommit };
 // What says that a block is there: our own content map, or (the kernel's way) the backing file's allocation.
@@ -30,6 +32,11 @@ struct EngineOptions {
   Naming naming = Naming::kFromBirth;
   Presence presence = Presence::kContentMap;
   unsigned worker_threads = 2;  // lookups, commits, flushes of content maps; 1..64
+  // How often what is present is made durable and idle cookies are looked at. At least 10 ms.
+  Duration maintenance_interval = std::chrono::seconds(3);
+  // A cookie that nobody uses for that long gives up its backing file (spec 7.6); its next use looks it up again.
+  Duration discard_after = std::chrono::seconds(10);
+  Disk* disk = nullptr;  // null: the system's; tests put a full or a failing disk here
 };
 
 // Who performs a control operation: what the kernel would take from the calling task.
@@ -55,6 +62,8 @@ class Receiver {
   virtual ~Receiver() = default;
   // Reserves a descriptor number for an OPEN message; -EMFILE when the table is full.
   virtual int reserve_fd() = 0;
+  // Gives a reserved number back that was not delivered: the message failed.
+  virtual void release_fd(int fd) { (void)fd; }
   // Copies the message out and, for OPEN, makes `handle` visible under `fd`. False stands for a bad address: the
   // engine then takes the descriptor back. `handle` is null and `fd` -1 for READ and CLOSE.
   virtual bool deliver(Bytes message, std::shared_ptr<Handle> handle, int fd) = 0;
@@ -68,7 +77,8 @@ class Channel {
   // At most one message; 0 when nothing is deliverable now; never blocks.
   virtual int64_t read(size_t buffer_size, Receiver& receiver) = 0;
   virtual unsigned poll() = 0;  // EPOLLIN | EPOLLOUT
-  // Called (from any thread, no engine lock held) whenever poll() may have changed. Replaces the earlier one.
+  // Called (from any thread, no engine lock held) whenever poll() may have changed. Replaces the earlier one, which may
+  // still be running in another thread when this returns.
   virtual void on_wake(UniqueFunction<void()> wake) = 0;
 };
 
@@ -141,7 +151,8 @@ class Cookie {
   virtual Stat stat() const = 0;
 };
 
-// Thread-safe. Outlives every channel, volume and cookie made from it.
+// Thread-safe. Outlives every channel, handle, volume and cookie made from it. Its destructor finishes what was begun:
+// the cache is withdrawn, files are committed, content maps are durable.
 class Engine {
  public:
   static std::unique_ptr<Engine> create(EngineOptions options);
@@ -156,8 +167,12 @@ class Engine {
   virtual Result<std::shared_ptr<Cookie>> acquire_cookie(std::shared_ptr<Volume> volume, Bytes key,
                                                          CookieOptions options = {}) = 0;
 
-  // Makes everything present durable now: data first, then the content maps. Blocks on the disk.
+  // Makes everything present durable now: data first, then the content maps. Blocks on the disk. Never called from a
+  // callback of the engine.
   virtual Result<> flush() = 0;
+  // Waits until withdrawals that have begun are over: the cache of a released channel, relinquished cookies whose CLOSE
+  // was read. False at the deadline. Never called from a callback of the engine.
+  virtual bool settle(Deadline deadline) = 0;
 };
 
 }  // namespace hydrant::cachefiles

@@ -1,0 +1,223 @@
+#include "cachefiles/backing_file.h"
+
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/xattr.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/digest.h"
+#include "base/file.h"
+#include "base/log.h"
+
+namespace hydrant::cachefiles {
+namespace {
+
+using Kind = BackingFile::Survey::Kind;
+
+constexpr std::array<std::byte, kBlockSize> kZeros{};
+
+std::string map_path_of(const std::string& maps_directory, const proto::FileIdentity& identity) {
+  std::string hex = to_hex(identity);
+  return maps_directory + "/" + hex.substr(0, 2) + "/" + hex.substr(2);
+}
+
+}  // namespace
+
+BackingFile::Survey BackingFile::survey(ByteRange window) const {
+  if (presence_ == Presence::kSparse) return survey_sparse(window);
+  uint64_t begin = window.begin / kBlockSize, end = (window.end + kBlockSize - 1) / kBlockSize;
+  uint64_t data = map_.next_present(begin, end);
+  if (data > begin) return {Kind::kHole, std::min(window.size(), (data - begin) * kBlockSize)};
+  uint64_t hole = map_.next_absent(begin, end);
+  return {Kind::kPresent, std::min(window.size(), (hole - begin) * kBlockSize)};
+}
+
+BackingFile::Survey BackingFile::survey_sparse(ByteRange window) const {
+  if (inject_read()) return {Kind::kError, window.size()};
+  off_t data = ::lseek(fd(), static_cast<off_t>(window.begin), SEEK_DATA);
+  if (data < 0) return {errno == ENXIO ? Kind::kHole : Kind::kError, window.size()};
+  auto first = static_cast<uint64_t>(data);
+  if (first >= window.end) return {Kind::kHole, window.size()};
+  if (first > window.begin) return {Kind::kHole, std::min(window.size(), round_up(first, block_size_) - window.begin)};
+  off_t hole = ::lseek(fd(), static_cast<off_t>(window.begin), SEEK_HOLE);
+  if (hole < 0) return {Kind::kError, window.size()};
+  if (static_cast<uint64_t>(hole) >= window.end) return {Kind::kPresent, window.size()};
+  uint64_t whole = round_down(static_cast<uint64_t>(hole), block_size_);
+  // Data that ends inside its first block is no data (E8): a zero-length hit would loop the reader.
+  if (whole <= window.begin) return {Kind::kHole, window.size()};
+  return {Kind::kPresent, whole - window.begin};
+}
+
+bool BackingFile::present(ByteRange range) const {
+  if (range.empty()) return true;
+  if (presence_ == Presence::kContentMap) {
+    uint64_t end = range.end / kBlockSize + (range.end % kBlockSize != 0);
+    return map_.next_absent(range.begin / kBlockSize, end) == end;
+  }
+  ByteRange window = align_outward(range, kBlockSize);
+  auto found = survey_sparse(window);
+  return found.kind == Kind::kPresent && found.size >= range.end - window.begin;
+}
+
+bool BackingFile::complete(uint64_t size) const {
+  if (presence_ == Presence::kContentMap) return map_.all_durable(0, (size + kBlockSize - 1) / kBlockSize);
+  return !unsaved_.load() && present({0, size});
+}
+
+int64_t BackingFile::write(Bytes bytes, uint64_t offset) {
+  if (bytes.empty()) return 0;
+  auto range = make_range(offset, bytes.size());
+  if (!range || range->end > ContentMap::kBlocks * kBlockSize) return -EFBIG;
+  if (int err = inject_write()) return err;
+  // The rest of the last block is part of the write: a block is whole or not there at all.
+  uint64_t padding = round_up(range->end, kBlockSize) - range->end;
+  struct iovec parts[2] = {{const_cast<std::byte*>(bytes.data()), bytes.size()},
+                           {const_cast<std::byte*>(kZeros.data()), padding}};
+  ssize_t done = ::pwritev(fd(), parts, padding ? 2 : 1, static_cast<off_t>(offset));
+  if (done < 0) return -errno;
+  uint64_t whole = static_cast<uint64_t>(done) / kBlockSize;
+  if (presence_ == Presence::kContentMap) map_.set_present(offset / kBlockSize, offset / kBlockSize + whole);
+  unsaved_.store(true);
+  return std::min<int64_t>(done, static_cast<int64_t>(bytes.size()));
+}
+
+int BackingFile::shrink(uint64_t size) {
+  uint64_t rounded = round_up(size, kBlockSize);
+  if (int err = inject_remove()) return err;
+  std::lock_guard lock(save_);  // no snapshot from before the cut becomes durable after it
+  struct stat stat;
+  if (::fstat(fd(), &stat) != 0) return -errno;
+  // Bits go before bytes: a reader that still finds the bit finds the bytes, too.
+  map_.clear_from(rounded / kBlockSize);
+  if (static_cast<uint64_t>(stat.st_size) > rounded && ::ftruncate(fd(), static_cast<off_t>(rounded)) != 0)
+    return -errno;
+  if (size < rounded && map_.next_present(size / kBlockSize, rounded / kBlockSize) < rounded / kBlockSize)
+    if (::pwrite(fd(), kZeros.data(), rounded - size, static_cast<off_t>(size)) < 0) return -errno;
+  unsaved_.store(true);
+  return 0;
+}
+
+int BackingFile::make_identity() {
+  if (presence_ != Presence::kContentMap) return 0;
+  if (::getrandom(identity_.data(), identity_.size(), 0) != static_cast<ssize_t>(identity_.size())) return -EIO;
+  if (int err = inject_write()) return err;
+  if (::fsetxattr(fd(), proto::kIdentityLabelName, identity_.data(), identity_.size(), 0) != 0) return -errno;
+  has_identity_ = true;
+  return 0;
+}
+
+std::string BackingFile::map_path(const std::string& maps_directory) const {
+  return map_path_of(maps_directory, identity_);
+}
+
+void BackingFile::drop_bits_over_holes(uint64_t file_size) {
+  // Only the tail is cleared at once; the holes between are few and found by walking the extents.
+  uint64_t at = 0;
+  std::vector<ByteRange> data;
+  while (at < file_size) {
+    off_t begin = ::lseek(fd(), static_cast<off_t>(at), SEEK_DATA);
+    if (begin < 0) break;
+    off_t end = ::lseek(fd(), begin, SEEK_HOLE);
+    if (end < 0) break;
+    data.push_back({static_cast<uint64_t>(begin), static_cast<uint64_t>(end)});
+    at = static_cast<uint64_t>(end);
+  }
+  auto leaves = map_.snapshot();
+  map_.clear_from(0);
+  for (const auto& extent : data) {
+    uint64_t end = extent.end / kBlockSize;
+    for (uint64_t block = (extent.begin + kBlockSize - 1) / kBlockSize; block < end;) {
+      uint64_t leaf = block / proto::kMapLeafBlocks;
+      auto found = std::lower_bound(leaves.begin(), leaves.end(), leaf,
+                                    [](const auto& a, uint64_t index) { return a.index < index; });
+      if (found == leaves.end()) break;
+      if (found->index != leaf) {
+        block = found->index * proto::kMapLeafBlocks;
+        continue;
+      }
+      for (uint64_t stop = std::min(end, (leaf + 1) * proto::kMapLeafBlocks); block < stop; ++block) {
+        uint64_t bit = block % proto::kMapLeafBlocks;
+        if (found->bits[bit / 64] >> (bit % 64) & 1) map_.set_present(block, block + 1);
+      }
+    }
+  }
+}
+
+void BackingFile::load_map(const std::string& maps_directory, uint64_t object_size) {
+  if (presence_ != Presence::kContentMap) return;
+  ssize_t got = ::fgetxattr(fd(), proto::kIdentityLabelName, identity_.data(), identity_.size());
+  if (got != static_cast<ssize_t>(identity_.size())) {
+    // A file from elsewhere, or of the sparse mode: it gets an identity, and counts as empty.
+    if (int err = make_identity()) log::warn("cachefiles.identity_failed", {{"errno", -err}});
+    return;
+  }
+  has_identity_ = true;
+  struct stat stat;
+  if (::fstat(fd(), &stat) != 0) return;
+  auto file_size = static_cast<uint64_t>(stat.st_size);
+  size_t limit = proto::content_map_file_size(file_size / proto::kMapLeafBytes + 1);
+  auto text = read_file(map_path(maps_directory), limit);
+  if (!text) return;
+  auto map = proto::decode_content_map(as_bytes(*text));
+  if (!map || map->inode != id_.inode || map->identity != identity_ || map->object_size != object_size ||
+      map->file_size > file_size) {
+    log::warn("cachefiles.map_refused", {{"inode", id_.inode}, {"why", map ? "another file" : map.error().what}});
+    return;
+  }
+  generation_ = map->generation;
+  for (const auto& leaf : map->leaves)
+    for (unsigned bit = 0; bit < proto::kMapLeafBlocks; ++bit)
+      if (leaf.bits[bit / 64] >> (bit % 64) & 1) {
+        uint64_t block = leaf.index * proto::kMapLeafBlocks + bit;
+        map_.set_present(block, block + 1);
+      }
+  drop_bits_over_holes(file_size);
+  map_.mark_durable(map_.snapshot());
+}
+
+int BackingFile::save_map(Disk& disk, const std::string& maps_directory, uint64_t object_size) {
+  std::lock_guard lock(save_);
+  saving_.store(false);
+  if (!unsaved_.exchange(false)) return 0;
+  auto leaves = map_.snapshot();
+  if (int err = disk.sync_data(fd())) {
+    // After a failed sync the kernel forgets that the pages were dirty: what is not proven durable is fetched again.
+    map_.forget_volatile();
+    return err;
+  }
+  if (presence_ == Presence::kSparse || !has_identity_) return 0;
+  struct stat stat;
+  if (::fstat(fd(), &stat) != 0) return -errno;
+  proto::ContentMapFile file;
+  file.generation = ++generation_;
+  file.inode = id_.inode;
+  file.object_size = object_size;
+  file.file_size = static_cast<uint64_t>(stat.st_size);
+  file.identity = identity_;
+  file.leaves = std::move(leaves);
+  std::string path = map_path(maps_directory);
+  auto made = make_directories(path.substr(0, path.rfind('/')));
+  if (made) made = disk.replace_file(path, proto::encode_content_map(file));
+  if (!made) {
+    unsaved_.store(true);
+    log::warn("cachefiles.map_not_saved", {{"inode", id_.inode}, {"why", made.error().what}});
+    return made.error().sys ? -made.error().sys : -EIO;
+  }
+  map_.mark_durable(file.leaves);
+  return 0;
+}
+
+void BackingFile::delete_map(const std::string& maps_directory) const {
+  if (has_identity_) ::unlink(map_path(maps_directory).c_str());
+}
+
+void delete_map_of(int fd, const std::string& maps_directory) {
+  proto::FileIdentity identity;
+  if (::fgetxattr(fd, proto::kIdentityLabelName, identity.data(), identity.size()) == ssize_t(identity.size()))
+    ::unlink(map_path_of(maps_directory, identity).c_str());
+}
+
+}  // namespace hydrant::cachefiles

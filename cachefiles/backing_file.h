@@ -1,0 +1,81 @@
+// One backing file: its descriptor, its content map, and the order in which bytes, bits and the map reach the disk.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+
+#include "base/byte_range.h"
+#include "base/fd.h"
+#include "cachefiles/content_map.h"
+#include "cachefiles/disk.h"
+#include "cachefiles/engine.h"
+#include "cachefiles/in_use.h"
+
+namespace hydrant::cachefiles {
+
+inline constexpr uint64_t kBlockSize = proto::kMapBlockSize;
+
+// Thread-safe. Held by its object, by whoever writes to it at the moment, and by the list of maps to save.
+class BackingFile {
+ public:
+  BackingFile(Fd fd, InodeId id, Presence presence, uint64_t block_size)
+      : fd_(std::move(fd)), id_(id), presence_(presence), block_size_(block_size) {}
+
+  int fd() const { return fd_.get(); }
+  InodeId id() const { return id_; }
+  Presence presence() const { return presence_; }
+  const ContentMap& map() const { return map_; }
+
+  struct Survey {
+    enum class Kind { kPresent, kHole, kError } kind;
+    uint64_t size;  // bytes from the window's begin that are so; never 0
+  };
+  // Rows 5 to 11 of spec 7.5 for an on-demand reader: `window` is block aligned and not empty.
+  Survey survey(ByteRange window) const;
+  bool present(ByteRange range) const;
+  // Every block of [0, size) is present and durable.
+  bool complete(uint64_t size) const;
+
+  // Writes the bytes and pads the last block with zeros, then sets the bits of the blocks that were written whole.
+  // Byte count of `bytes` written or -errno. `offset` is block aligned.
+  int64_t write(Bytes bytes, uint64_t offset);
+
+  // Cuts to `size`, zeroes the rest of the last block. 0 or -errno.
+  int shrink(uint64_t size);
+
+  // Gives a new file its identity. 0 or -errno.
+  int make_identity();
+  // Believes the stored map if it is this file's (docs/formats/content-map.md); otherwise nothing is present.
+  void load_map(const std::string& maps_directory, uint64_t object_size);
+  // Makes what is present durable: data, then the map. Does nothing for a clean file. 0 or -errno.
+  int save_map(Disk& disk, const std::string& maps_directory, uint64_t object_size);
+  void delete_map(const std::string& maps_directory) const;
+
+  // True once after a write: the caller then puts the file on the list of maps to save.
+  bool claim_saving() { return !saving_.exchange(true); }
+  void touch() { unsaved_.store(true); }
+  bool has_unsaved() const { return unsaved_.load(); }
+
+ private:
+  Survey survey_sparse(ByteRange window) const;
+  std::string map_path(const std::string& maps_directory) const;
+  void drop_bits_over_holes(uint64_t file_size);
+
+  Fd fd_;
+  InodeId id_;
+  Presence presence_;
+  uint64_t block_size_;  // of the backing file system
+  ContentMap map_;
+  proto::FileIdentity identity_{};
+  bool has_identity_ = false;
+  std::atomic<bool> unsaved_{false};  // set after bits, cleared before the snapshot that covers them
+  std::atomic<bool> saving_{false};   // on the list
+  std::mutex save_;                   // one save at a time; held across the disk
+  uint64_t generation_ = 0;
+};
+
+// The map of a file that is about to be removed by somebody who has no BackingFile of it.
+void delete_map_of(int fd, const std::string& maps_directory);
+
+}  // namespace hydrant::cachefiles

@@ -1,0 +1,291 @@
+#include "cachefiles/cookie.h"
+
+#include <fcntl.h>
+
+#include "base/log.h"
+#include "cachefiles/cache.h"
+#include "cachefiles/engine_impl.h"
+#include "cachefiles/ensure.h"
+#include "cachefiles/object.h"
+#include "proto/cachefiles_name.h"
+
+namespace hydrant::cachefiles {
+
+VolumeCore::~VolumeCore() { engine_.volume_gone(key_); }
+
+CookieCore::CookieCore(EngineImpl& engine, std::shared_ptr<VolumeCore> volume, Buffer key, CookieOptions options,
+                       std::shared_ptr<CookieCore> predecessor)
+    : engine_(engine),
+      volume_(std::move(volume)),
+      key_(std::move(key)),
+      options_(std::move(options)),
+      size_(options_.size),
+      predecessor_(std::move(predecessor)) {}
+
+void CookieCore::use(UniqueFunction<void(int)> ready) {
+  Lock lock(mutex_);
+  if (relinquished_) {
+    lock.unlock();
+    return ready(-ENOBUFS);
+  }
+  ++uses_;
+  if (runs_on_data()) {
+    lock.unlock();
+    return ready(0);
+  }
+  waiters_.push_back(std::move(ready));
+  if (state_ != State::kQuiescent) return;  // the lookup, or the withdrawal before it, goes on to serve us
+  state_ = State::kLookingUp;
+  lock.unlock();
+  start_lookup();
+}
+
+void CookieCore::unuse() {
+  Lock lock(mutex_);
+  if (uses_ == 0 || --uses_ > 0 || state_ != State::kActive) return;
+  lock.unlock();
+  engine_.cookie_idle(weak_from_this());
+}
+
+void CookieCore::start_lookup() {
+  std::shared_ptr<CookieCore> predecessor;
+  {
+    Lock lock(mutex_);
+    predecessor = std::move(predecessor_);
+  }
+  auto run = [self = shared_from_this()] { self->engine_.submit([self] { self->run_lookup(); }); };
+  if (predecessor)
+    predecessor->when_dropped(run);
+  else
+    run();
+}
+
+void CookieCore::run_lookup() {
+  auto cache = engine_.cache();
+  auto pass = cache && cache->live() ? cache->lookups().enter() : std::nullopt;
+  if (!pass) return lookup_done(nullptr, cache && cache->has(Cache::kDead) ? -EIO : -ENOBUFS);
+  auto name = proto::object_name(key_);
+  if (!name) {
+    log::warn("cachefiles.key_has_no_name", {{"volume", volume_->key()}, {"key_size", key_.size()}});
+    return lookup_done(nullptr, -ENOBUFS);
+  }
+  auto volume = cache->obtain_volume(volume_->key(), volume_->coherency());
+  if (!volume) return lookup_done(nullptr, -ENOBUFS);
+  auto fanout = static_cast<uint8_t>(proto::hash_cookie(volume->hash(), key_));
+  auto object = std::make_shared<Object>(cache, shared_from_this(), std::move(volume), std::move(*name), fanout);
+  {
+    Lock lock(mutex_);
+    object_ = object;
+    if (relinquished_) object->drop();
+  }
+  cache->add_object(object);
+  object->look_up(std::move(*pass),
+                  [self = shared_from_this(), object](int result) { self->lookup_done(object, result); });
+}
+
+void CookieCore::lookup_done(const std::shared_ptr<Object>& object, int result) {
+  Lock lock(mutex_);
+  auto waiters = std::move(waiters_);
+  waiters_.clear();
+  if (result == 0 && !relinquished_) {
+    state_ = State::kActive;
+    bool idle = uses_ == 0;
+    lock.unlock();
+    if (idle) engine_.cookie_idle(weak_from_this());
+    for (auto& ready : waiters) ready(0);
+    return;
+  }
+  if (!object) {
+    state_ = State::kFailed;
+    lock.unlock();
+    withdrawn();
+  } else {
+    begin_withdrawal(std::move(lock), result ? State::kFailed : State::kRelinquishing);
+  }
+  int reported = object && object->cache().has(Cache::kDead) ? -EIO : result == -EIO && !object ? -EIO : -ENOBUFS;
+  for (auto& ready : waiters) ready(reported);
+}
+
+void CookieCore::set_creating() {
+  Lock lock(mutex_);
+  if (state_ == State::kLookingUp) state_ = State::kCreating;
+}
+
+void CookieCore::publish(std::shared_ptr<BackingFile> file) { slot_.replace(std::move(file)); }
+
+void CookieCore::begin_withdrawal(Lock lock, State state) {
+  state_ = state;
+  auto object = object_;
+  lock.unlock();
+  object->withdraw([self = shared_from_this()] { self->withdrawn(); });
+}
+
+void CookieCore::withdrawn() {
+  Lock lock(mutex_);
+  object_.reset();
+  if (relinquished_) return finish_drop(std::move(lock));
+  withdraw_wanted_ = false;
+  bool again = !waiters_.empty();
+  state_ = again ? State::kLookingUp : State::kQuiescent;
+  lock.unlock();
+  if (again) start_lookup();
+}
+
+void CookieCore::finish_drop(Lock lock) {
+  state_ = State::kDropped;
+  auto tasks = std::move(when_dropped_);
+  when_dropped_.clear();
+  auto waiters = std::move(waiters_);
+  waiters_.clear();
+  lock.unlock();
+  for (auto& ready : waiters) ready(-ENOBUFS);
+  engine_.cookie_dropped(*this);
+  for (auto& task : tasks) task();
+}
+
+void CookieCore::when_dropped(UniqueFunction<void()> task) {
+  Lock lock(mutex_);
+  if (state_ != State::kDropped) {
+    when_dropped_.push_back(std::move(task));
+    return;
+  }
+  lock.unlock();
+  task();
+}
+
+void CookieCore::relinquish(bool retire, UniqueFunction<void()> done) {
+  if (done) when_dropped(std::move(done));
+  Lock lock(mutex_);
+  if (relinquished_.exchange(true)) return;
+  if (retire) retire_.store(true);
+  engine_.cookie_relinquished();
+  switch (state_) {
+    case State::kQuiescent: return finish_drop(std::move(lock));
+    case State::kActive: return begin_withdrawal(std::move(lock), State::kRelinquishing);
+    case State::kLookingUp:
+    case State::kCreating: {
+      // Do not wait for a daemon that may never answer: its OPEN fails, and with it the lookup.
+      auto object = object_;
+      lock.unlock();
+      if (object) object->drop();
+      return;
+    }
+    default: return;  // whoever works on the cookie sees that it is relinquished
+  }
+}
+
+void CookieCore::withdraw_from_cache(const std::shared_ptr<Object>& object) {
+  Lock lock(mutex_);
+  if (object_ != object) return;
+  if (state_ == State::kActive) return begin_withdrawal(std::move(lock), State::kWithdrawing);
+  if (state_ == State::kInvalidating) withdraw_wanted_ = true;
+}
+
+void CookieCore::discard_if_idle() {
+  Lock lock(mutex_);
+  if (uses_ > 0 || state_ != State::kActive) return;
+  if (accesses_.load() > 0) {
+    lock.unlock();
+    return engine_.cookie_idle(weak_from_this());
+  }
+  begin_withdrawal(std::move(lock), State::kDiscarding);
+}
+
+void CookieCore::invalidate() {
+  Lock lock(mutex_);
+  if (state_ != State::kActive) return;
+  state_ = State::kInvalidating;
+  auto object = object_;
+  lock.unlock();
+  engine_.submit([self = shared_from_this(), object] {
+    int result = object->invalidate();
+    self->invalidations_.fetch_add(1);
+    Lock relock(self->mutex_);
+    if (self->relinquished_) return self->begin_withdrawal(std::move(relock), State::kRelinquishing);
+    if (result != 0) return self->begin_withdrawal(std::move(relock), State::kFailed);
+    if (self->withdraw_wanted_) return self->begin_withdrawal(std::move(relock), State::kWithdrawing);
+    self->state_ = State::kActive;
+  });
+}
+
+int CookieCore::resize(uint64_t size) {
+  // The lock keeps a withdrawal from beginning; it is held across the disk.
+  Lock lock(mutex_);
+  if (state_ != State::kActive) return -ENOBUFS;
+  return object_->resize(size);
+}
+
+char CookieCore::state() const {
+  Lock lock(mutex_);
+  return static_cast<char>(state_);
+}
+
+bool CookieCore::present(ByteRange range) const {
+  auto file = slot_.use();
+  return file && file->present(range);
+}
+
+bool CookieCore::complete() const {
+  auto file = slot_.use();
+  return file && file->complete(size());
+}
+
+int64_t CookieCore::read(MutableBytes out, uint64_t offset) {
+  uint32_t before = invalidations_.load();
+  auto file = slot_.use();
+  if (!file) return -ENOBUFS;
+  if (int err = inject_read()) return err;
+  ssize_t got = ::pread(file->fd(), out.data(), out.size(), static_cast<off_t>(offset));
+  if (got < 0) return -errno;
+  return before == invalidations_.load() ? got : -ESTALE;
+}
+
+Result<Fd> CookieCore::backing_file() {
+  auto file = slot_.use();
+  if (!file) return fail(Code::kGone, "cookie: no backing file is attached");
+  Fd fd(::open(("/proc/self/fd/" + std::to_string(file->fd())).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return fail_sys(errno, "open the backing file once more");
+  return fd;
+}
+
+Cookie::Stat CookieCore::stat() const {
+  Stat out;
+  out.size = size();
+  out.reads_requested = reads_requested_.load(std::memory_order_relaxed);
+  if (auto file = slot_.use()) {
+    out.present_bytes = file->map().present_blocks() * kBlockSize;
+    out.durable_bytes = file->map().durable_blocks() * kBlockSize;
+  }
+  return out;
+}
+
+std::shared_ptr<Cookie::Wait> CookieCore::ensure(ByteRange range, UniqueFunction<void(int)> done) {
+  if (present(range)) {
+    done(0);
+    return nullptr;
+  }
+  auto rounded_end = range.end > UINT64_MAX - kBlockSize ? range.end : round_up(range.end, kBlockSize);
+  auto op = std::make_shared<EnsureOp>(shared_from_this(), ByteRange{round_down(range.begin, kBlockSize), rounded_end},
+                                       std::move(done));
+  Lock lock(mutex_);
+  if (runs_on_data()) {
+    auto object = object_;
+    lock.unlock();
+    op->start(std::move(object));
+  } else if (state_ == State::kLookingUp || state_ == State::kCreating) {
+    waiters_.push_back([op, self = shared_from_this()](int result) {
+      std::shared_ptr<Object> object;
+      if (result == 0) {
+        Lock relock(self->mutex_);
+        object = self->object_;
+      }
+      op->start(std::move(object));
+    });
+  } else {
+    lock.unlock();
+    op->start(nullptr);
+  }
+  return op->finished() ? nullptr : op;
+}
+
+}  // namespace hydrant::cachefiles

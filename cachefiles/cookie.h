@@ -1,0 +1,132 @@
+// The front end's records: volumes and cookies as their consumers hold them, and the state machine of a cookie.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "cachefiles/engine.h"
+#include "cachefiles/file_slot.h"
+
+namespace hydrant::cachefiles {
+
+class CookieCore;
+class EngineImpl;
+class Object;
+
+// Held by the consumer's pointer and by every cookie until it is dropped.
+class VolumeCore final : public Volume {
+ public:
+  VolumeCore(EngineImpl& engine, std::string key, Buffer coherency)
+      : engine_(engine), key_(std::move(key)), coherency_(std::move(coherency)) {}
+  ~VolumeCore() override;
+
+  const std::string& key() const override { return key_; }
+  const Buffer& coherency() const { return coherency_; }
+
+  // Guarded by the engine's mutex.
+  bool acquired = true;
+  std::unordered_map<std::string, std::weak_ptr<CookieCore>> cookies;
+
+ private:
+  EngineImpl& engine_;
+  const std::string key_;
+  const Buffer coherency_;
+};
+
+// Shared by the consumer's pointer, its object, its waits and the tasks that work on it. The consumer's pointer has a
+// deleter that relinquishes.
+class CookieCore final : public Cookie, public std::enable_shared_from_this<CookieCore> {
+ public:
+  enum class State : char {
+    kQuiescent = '-',
+    kLookingUp = 'L',
+    kCreating = 'C',
+    kActive = 'A',
+    kInvalidating = 'I',
+    kFailed = 'F',
+    kDiscarding = 'U',
+    kWithdrawing = 'W',
+    kRelinquishing = 'R',
+    kDropped = 'D',
+  };
+
+  CookieCore(EngineImpl& engine, std::shared_ptr<VolumeCore> volume, Buffer key, CookieOptions options,
+             std::shared_ptr<CookieCore> predecessor);
+
+  void use(UniqueFunction<void(int)> ready) override;
+  void unuse() override;
+  char state() const override;
+  uint64_t size() const override { return size_.load(std::memory_order_acquire); }
+  bool present(ByteRange range) const override;
+  bool complete() const override;
+  std::shared_ptr<Wait> ensure(ByteRange range, UniqueFunction<void(int)> done) override;
+  int64_t read(MutableBytes out, uint64_t offset) override;
+  Result<Fd> backing_file() override;
+  int resize(uint64_t size) override;
+  void invalidate() override;
+  void relinquish(bool retire, UniqueFunction<void()> done) override;
+  Stat stat() const override;
+
+  const VolumeCore& volume() const { return *volume_; }
+  Bytes key() const { return key_; }
+  const CookieOptions& options() const { return options_; }
+  EngineImpl& engine() const { return engine_; }
+  bool retiring() const { return retire_.load(); }
+  bool relinquished() const { return relinquished_.load(); }
+  // Guarded by the engine's mutex.
+  auto& registry() { return volume_->cookies; }
+
+  // By the object, from the daemon's answer or its own lookup.
+  void set_size(uint64_t size) { size_.store(size, std::memory_order_release); }
+  void set_creating();
+  void publish(std::shared_ptr<BackingFile> file);
+  void count_read() { reads_requested_.fetch_add(1, std::memory_order_relaxed); }
+
+  void withdraw_from_cache(const std::shared_ptr<Object>& object);
+  // Gives the file up if nobody used the cookie since it went idle. Otherwise false.
+  void discard_if_idle();
+  // Runs `task` once the cookie is dropped.
+  void when_dropped(UniqueFunction<void()> task);
+
+  void access_began() { accesses_.fetch_add(1); }
+  void access_ended() { accesses_.fetch_sub(1); }
+
+ private:
+  using Lock = std::unique_lock<std::mutex>;
+
+  void start_lookup();
+  void run_lookup();
+  void lookup_done(const std::shared_ptr<Object>& object, int result);
+  void begin_withdrawal(Lock lock, State state);
+  void withdrawn();
+  void finish_drop(Lock lock);
+  bool runs_on_data() const { return state_ == State::kActive || state_ == State::kInvalidating; }
+
+  EngineImpl& engine_;
+  const std::shared_ptr<VolumeCore> volume_;
+  const Buffer key_;
+  const CookieOptions options_;
+
+  FileSlot slot_;  // what `present`, `read` and `complete` go through
+  std::atomic<uint64_t> size_;
+  std::atomic<uint32_t> invalidations_{0};
+  std::atomic<uint64_t> reads_requested_{0};
+  std::atomic<int> accesses_{0};  // waits for data in flight
+  std::atomic<bool> retire_{false};
+
+  mutable std::mutex mutex_;
+  State state_ = State::kQuiescent;
+  unsigned uses_ = 0;
+  std::atomic<bool> relinquished_{false};    // written under mutex_
+  bool withdraw_wanted_ = false;             // the cache ends while the cookie invalidates
+  std::shared_ptr<CookieCore> predecessor_;  // of the same key, still being relinquished
+  std::shared_ptr<Object> object_;
+  std::vector<UniqueFunction<void(int)>> waiters_;  // for the lookup
+  std::vector<UniqueFunction<void()>> when_dropped_;
+};
+
+}  // namespace hydrant::cachefiles

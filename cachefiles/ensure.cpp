@@ -1,0 +1,99 @@
+#include "cachefiles/ensure.h"
+
+#include "cachefiles/cache.h"
+#include "cachefiles/cookie.h"
+#include "cachefiles/object.h"
+
+namespace hydrant::cachefiles {
+
+EnsureOp::EnsureOp(std::shared_ptr<CookieCore> cookie, ByteRange range, UniqueFunction<void(int)> done)
+    : cookie_(std::move(cookie)), rest_(range), done_(std::move(done)) {
+  cookie_->access_began();
+}
+
+EnsureOp::~EnsureOp() { cookie_->access_ended(); }
+
+void EnsureOp::start(std::shared_ptr<Object> object) {
+  if (!object) return finish(-EIO);
+  object_ = std::move(object);
+  run(false);
+}
+
+// Each turn settles what the file has at rest_.begin. A hole is asked for once; if it is still there after a successful
+// answer, the daemon did not supply it.
+void EnsureOp::run(bool second_pass) {
+  while (!rest_.empty()) {
+    auto file = object_->file();
+    if (!file) return finish(-EIO);
+    auto found = file->survey(rest_);
+    switch (found.kind) {
+      case BackingFile::Survey::Kind::kError: return finish(-EIO);
+      case BackingFile::Survey::Kind::kPresent:
+        rest_.begin += found.size;
+        second_pass = false;
+        continue;
+      case BackingFile::Survey::Kind::kHole:
+        if (second_pass) return finish(-EIO);
+        return request({rest_.begin, rest_.begin + found.size});
+    }
+  }
+  finish(0);
+}
+
+void EnsureOp::request(ByteRange hole) {
+  auto request = std::make_shared<Request>();
+  request->opcode = Opcode::kRead;
+  request->object = object_;
+  request->range = hole;
+  request->done = [self = shared_from_this()](int result) {
+    if (result == 0) return self->run(true);
+    self->finish(result == -EINTR ? -EINTR : -EIO);
+  };
+  {
+    std::lock_guard lock(mutex_);
+    request_ = request;
+  }
+  cookie_->count_read();
+  // From here on the answer may run on another thread.
+  if (object_->cache().send(request) != 0) {
+    request->done = {};  // it holds us
+    return finish(-EIO);
+  }
+  bool cancelled;
+  {
+    std::lock_guard lock(mutex_);
+    cancelled = cancelled_;
+  }
+  if (cancelled && object_->cache().requests().remove(request)) request->complete(-EINTR);
+}
+
+void EnsureOp::cancel() {
+  RequestPtr request;
+  {
+    std::lock_guard lock(mutex_);
+    if (finished_) return;
+    cancelled_ = true;
+    request = request_;
+  }
+  if (!request) return finish(-EINTR);  // it waits for the lookup
+  if (request->object->cache().requests().remove(request)) request->complete(-EINTR);
+}
+
+bool EnsureOp::finished() const {
+  std::lock_guard lock(mutex_);
+  return finished_;
+}
+
+void EnsureOp::finish(int result) {
+  UniqueFunction<void(int)> done;
+  {
+    std::lock_guard lock(mutex_);
+    if (finished_) return;
+    finished_ = true;
+    done = std::move(done_);
+    request_.reset();
+  }
+  done(result);
+}
+
+}  // namespace hydrant::cachefiles

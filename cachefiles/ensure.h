@@ -1,0 +1,44 @@
+// One reader's wait for a range: the loop that the kernel's on-demand consumer ran over prepare-read (spec 7.5).
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "base/byte_range.h"
+#include "cachefiles/engine.h"
+#include "cachefiles/requests.h"
+
+namespace hydrant::cachefiles {
+
+class CookieCore;
+
+// Held by the consumer, by the request it waits for, and by itself while a lookup goes on. It runs on whichever thread
+// makes progress: the consumer's, or the one that answered.
+class EnsureOp final : public Cookie::Wait, public std::enable_shared_from_this<EnsureOp> {
+ public:
+  // `range` is block aligned.
+  EnsureOp(std::shared_ptr<CookieCore> cookie, ByteRange range, UniqueFunction<void(int)> done);
+  ~EnsureOp() override;
+
+  // Null: there is no data and there will be none; the reader gets -EIO.
+  void start(std::shared_ptr<Object> object);
+  void cancel() override;
+  bool finished() const;
+
+ private:
+  void run(bool second_pass);
+  void request(ByteRange hole);
+  void finish(int result);
+
+  const std::shared_ptr<CookieCore> cookie_;
+  std::shared_ptr<Object> object_;
+  ByteRange rest_;  // touched by one runner at a time
+
+  mutable std::mutex mutex_;
+  bool cancelled_ = false;
+  bool finished_ = false;
+  RequestPtr request_;
+  UniqueFunction<void(int)> done_;
+};
+
+}  // namespace hydrant::cachefiles

@@ -1,0 +1,252 @@
+// The life of an object between its lookup and its attachment (spec 7.2); its end is in withdraw.cpp.
+#include "cachefiles/object.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include "base/log.h"
+#include "cachefiles/cache.h"
+#include "cachefiles/cookie.h"
+
+namespace hydrant::cachefiles {
+
+Object::Object(std::shared_ptr<Cache> cache, std::shared_ptr<CookieCore> cookie, std::shared_ptr<CacheVolume> volume,
+               std::string name, uint8_t fanout)
+    : cache_(std::move(cache)),
+      cookie_(std::move(cookie)),
+      volume_(std::move(volume)),
+      name_(std::move(name)),
+      fanout_(fanout) {}
+
+Object::~Object() = default;
+
+const std::string& Object::volume_key() const { return cookie_->volume().key(); }
+Bytes Object::key() const { return cookie_->key(); }
+
+void Object::look_up(Gate::Pass pass, UniqueFunction<void(int)> done) {
+  lookup_.emplace(Lookup{std::move(pass), std::move(done)});
+  int err = find_file();
+  if (err) return finish_lookup(err);
+  open_then(&Object::opened);
+}
+
+int Object::find_file() {
+  auto fanout = volume_->open_fanout(fanout_);
+  if (!fanout) return -ENOBUFS;
+  struct stat stat;
+  int err = inject_read();
+  if (!err && ::fstatat(fanout->get(), name_.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) err = -errno;
+  if (err == -EIO) cache_->io_error("lookup", err);
+  if (err == -ENOENT) return create_file();
+  if (err) return err;
+  if (!S_ISREG(stat.st_mode)) {
+    if ((err = cache_->bury(fanout->get(), name_, stat))) return err;
+    return create_file();
+  }
+  return open_existing(fanout->get(), stat);
+}
+
+int Object::open_existing(int directory, const struct stat& stat) {
+  InodeId id = InodeId::of(stat);
+  if (!cache_->in_use().mark(id)) {
+    log::warn("cachefiles.object_in_use", {{"name", name_}});
+    return -EBUSY;
+  }
+  Fd fd(::openat(directory, name_.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
+  struct stat opened;
+  if (!fd || ::fstat(fd.get(), &opened) != 0 || InodeId::of(opened) != id) {
+    int err = fd ? -ESTALE : -errno;
+    cache_->in_use().unmark(id);
+    return err;
+  }
+  found_ = std::make_shared<BackingFile>(std::move(fd), id, cache_->presence(), cache_->block_size());
+  existing_ = true;
+  return 0;
+}
+
+int Object::create_file() {
+  cookie_->set_creating();
+  existing_ = false;
+  if (cache_->check_space(1, 0, Cache::Reason::kCreate)) return -ENOBUFS;
+  auto fanout = volume_->open_fanout(fanout_);
+  if (!fanout) return -ENOBUFS;
+  int err = inject_write();
+  Fd fd;
+  if (!err) {
+    fd = Fd(::openat(fanout->get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    if (!fd) err = -errno;
+  }
+  if (err == -EIO) cache_->io_error("create a file", err);
+  if (err) return err;
+  struct stat stat;
+  if (::fstat(fd.get(), &stat) != 0) return -errno;
+  InodeId id = InodeId::of(stat);
+  if (!cache_->in_use().mark(id)) return -EBUSY;
+  found_ = std::make_shared<BackingFile>(std::move(fd), id, cache_->presence(), cache_->block_size());
+  return found_->make_identity();
+}
+
+// Asks the daemon for an OPEN, unless the object is open already; then goes on with `next` on a worker.
+void Object::open_then(void (Object::*next)(int)) {
+  auto go_on = [self = shared_from_this(), next](int result) {
+    self->cache_->submit([self, next, result] { (*self.*next)(result); });
+  };
+  if (!cache_->has(Cache::kOnDemand) || cache_->requests().object_open(*this)) return go_on(0);
+  if (!(cookie_->options().advice & kAdviceWantCacheSize)) {
+    log::warn("cachefiles.open_refused", {{"name", name_}, {"why", "the consumer does not take the daemon's size"}});
+    return go_on(-EINVAL);
+  }
+  auto request = std::make_shared<Request>();
+  request->opcode = Opcode::kOpen;
+  request->object = shared_from_this();
+  request->done = go_on;
+  if (int err = cache_->send(request)) {
+    cache_->requests().open_failed(*this);
+    go_on(err);
+  }
+}
+
+void Object::opened(int result) {
+  if (result != 0) return finish_lookup(result);
+  if (!existing_) return finish_lookup(attach());
+  int verdict = check_label();
+  if (verdict == 0) return finish_lookup(attach());
+  if (verdict != -ESTALE) return finish_lookup(verdict);
+  // The daemon's handle stays: it now means the new file.
+  release_file();
+  if (int err = create_file()) return finish_lookup(err);
+  open_then(&Object::opened_for_new_file);
+}
+
+void Object::opened_for_new_file(int result) { finish_lookup(result ? result : attach()); }
+
+// 0, -ESTALE, or the errno of the read.
+int Object::check_label() {
+  Buffer label(proto::kObjectLabelSize + cookie_->options().aux.size());
+  ssize_t got = -1;
+  int err = inject_read();
+  if (!err) {
+    got = ::fgetxattr(found_->fd(), proto::kLabelName, label.data(), label.size());
+    if (got < 0) err = -errno;
+  }
+  if (err == -EIO) cache_->io_error("read a label", err);
+  if (err) return err;
+  label.resize(static_cast<size_t>(got));
+  auto verdict = proto::check_object_label(label, cookie_->size(), cookie_->options().aux);
+  if (verdict == proto::Coherency::kOk) return 0;
+  log::debug("cachefiles.object_stale", {{"name", name_}, {"reason", static_cast<int>(verdict)}});
+  return -ESTALE;
+}
+
+int Object::write_label(proto::Content content) {
+  auto label = proto::encode_object_label(cookie_->size(), content, cookie_->options().aux);
+  int err = inject_write();
+  if (!err && ::fsetxattr(found_->fd(), proto::kLabelName, label.data(), label.size(), 0) != 0) err = -errno;
+  if (err && err != -ENOMEM) cache_->io_error("write a label", err);
+  return err;
+}
+
+int Object::attach() {
+  uint64_t size = cookie_->size();
+  if (existing_) {
+    found_->load_map(cache_->maps_directory(), size);
+    const struct timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
+    ::futimens(found_->fd(), times);  // culling goes by the time of last access
+  }
+  if (int err = adjust_length(size)) return err;
+  needs_update_ = !existing_;
+  named_ = existing_;
+  if (!existing_ && cache_->naming() == Naming::kFromBirth) {
+    if (int err = write_label(proto::Content::kNoData)) return err;
+    if (int err = link_new_file()) return err;
+  }
+  set_file(found_);
+  return 0;
+}
+
+// The file is as long as the object, rounded up to a block; running out of space here does no harm.
+int Object::adjust_length(uint64_t size) {
+  struct stat stat;
+  if (::fstat(found_->fd(), &stat) != 0) return -errno;
+  uint64_t target = round_up(size, kBlockSize), length = static_cast<uint64_t>(stat.st_size);
+  if (size > INT64_MAX - kBlockSize) return -EFBIG;
+  if (length == target) return 0;
+  int err = inject_write();
+  if (!err && length > target) err = found_->shrink(size);
+  if (!err && length < target) {
+    if (length % kBlockSize && ::ftruncate(found_->fd(), off_t(round_down(length, kBlockSize))) != 0) err = -errno;
+    if (!err && ::ftruncate(found_->fd(), off_t(target)) != 0) err = -errno;
+  }
+  if (err == -EIO) cache_->io_error("set the length of a file", err);
+  if (err) log::warn("cachefiles.length_not_set", {{"name", name_}, {"size", size}, {"errno", -err}});
+  return err == -EFBIG || err == -EINVAL || err == -EIO ? err : 0;
+}
+
+// Gives the unnamed file its name. What stands under the name is older and goes first; a crash in between loses only
+// that.
+int Object::link_new_file() {
+  auto fanout = volume_->open_fanout(fanout_);
+  if (!fanout) return -ENOENT;
+  std::string self = "/proc/self/fd/" + std::to_string(found_->fd());
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    if (int err = inject_read()) return err;
+    if (::linkat(AT_FDCWD, self.c_str(), fanout->get(), name_.c_str(), AT_SYMLINK_FOLLOW) == 0) break;
+    if (errno != EEXIST || attempt > 0) return -errno;
+    struct stat stat;
+    if (::fstatat(fanout->get(), name_.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    if (InodeId::of(stat) == found_->id()) break;
+    if (int err = cache_->bury(fanout->get(), name_, stat)) return err;
+  }
+  named_ = true;
+  return 0;
+}
+
+void Object::set_file(std::shared_ptr<BackingFile> file) {
+  cookie_->publish(file);
+  std::lock_guard lock(file_mutex_);
+  file_ = std::move(file);
+}
+
+void Object::finish_lookup(int result) {
+  // The pass goes last: until then the cache waits, and finds the cookie in its new state afterwards.
+  auto lookup = std::exchange(lookup_, std::nullopt);
+  if (result) {
+    log::debug("cachefiles.lookup_failed", {{"name", name_}, {"errno", -result}});
+    release_file();
+  }
+  lookup->done(result);
+}
+
+void Object::release_file() {
+  set_file(nullptr);
+  auto file = std::move(found_);
+  if (file) cache_->in_use().unmark(file->id());
+}
+
+void Object::reopen() {
+  auto request = std::make_shared<Request>();
+  request->opcode = Opcode::kOpen;
+  request->object = shared_from_this();
+  request->reopen = true;
+  request->done = [self = shared_from_this()](int result) {
+    bool again = false;
+    auto refused = self->cache_->requests().reopen_finished(*self, result, &again);
+    fail_all(std::move(refused));
+    if (again) self->reopen();
+    self->cache_->wake();
+  };
+  if (cache_->send(request) != 0) cache_->requests().open_failed(*this);
+}
+
+void Object::drop() { fail_all(cache_->requests().drop(*this)); }
+
+void Object::save_map() {
+  auto file = this->file();
+  if (!file || !named_) return;
+  int err = file->save_map(cache_->disk(), cache_->maps_directory(), cookie_->size());
+  if (err == -EIO) cache_->io_error("sync a file", err);
+  if (file->has_unsaved() && err == 0 && file->claim_saving()) cache_->remember_unsaved(shared_from_this());
+}
+
+}  // namespace hydrant::cachefiles

@@ -1,0 +1,100 @@
+// The back end's side of a cookie: one incarnation between a lookup and its withdrawal, with its backing file and its
+// on-demand record.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "base/gate.h"
+#include "cachefiles/backing_file.h"
+#include "cachefiles/requests.h"
+#include "proto/cachefiles_label.h"
+
+namespace hydrant::cachefiles {
+
+class Cache;
+class CacheVolume;
+class CookieCore;
+
+// Held by its cookie while attached, by the cache's list, by its requests and by the daemon's handle.
+class Object : public std::enable_shared_from_this<Object> {
+ public:
+  Object(std::shared_ptr<Cache> cache, std::shared_ptr<CookieCore> cookie, std::shared_ptr<CacheVolume> volume,
+         std::string name, uint8_t fanout);
+  ~Object();
+
+  const std::string& volume_key() const;
+  Bytes key() const;
+  Cache& cache() const { return *cache_; }
+  const std::shared_ptr<Cache>& cache_ptr() const { return cache_; }
+  CookieCore& cookie() const { return *cookie_; }
+
+  // Finds or makes the backing file, asks the daemon, checks the label, attaches. `done` gets 0 or -errno, once, from a
+  // worker thread. Waits for the daemon without holding a thread.
+  void look_up(Gate::Pass pass, UniqueFunction<void(int)> done);
+  // The object's end (spec 7.6): CLOSE, cancel what waits, commit or (for a retired cookie) delete the file, detach.
+  // `done` runs on a worker.
+  void withdraw(UniqueFunction<void()> done);
+  // Cancels everything that waits for the daemon; later requests fail.
+  void drop();
+
+  // Null while no file is attached.
+  std::shared_ptr<BackingFile> file() const {
+    std::lock_guard lock(file_mutex_);
+    return file_;
+  }
+  // Replaces the file by a fresh one (spec 7.7). On a worker. 0 or -errno.
+  int invalidate();
+  int resize(uint64_t size);
+  void local_write() { local_write_ = true; }
+
+  // Queues an OPEN for a handle that was closed while READs wait.
+  void reopen();
+  // Saves the content map if there is one to save. On a worker.
+  void save_map();
+
+  OnDemand ondemand;  // guarded by the cache's RequestTable
+
+ private:
+  struct Lookup {
+    Gate::Pass pass;  // keeps the cache from ending under the lookup
+    UniqueFunction<void(int)> done;
+  };
+  int find_file();
+  int open_existing(int directory, const struct stat& stat);
+  int create_file();
+  void open_then(void (Object::*next)(int));
+  void opened(int result);
+  void opened_for_new_file(int result);
+  int check_label();
+  int attach();
+  int link_new_file();
+  int write_label(proto::Content content);
+  void finish_lookup(int result);
+  void release_file();
+  void commit();
+  void unlink_file();
+  int adjust_length(uint64_t size);
+  void set_file(std::shared_ptr<BackingFile> file);
+
+  const std::shared_ptr<Cache> cache_;
+  const std::shared_ptr<CookieCore> cookie_;
+  const std::shared_ptr<CacheVolume> volume_;
+  const std::string name_;
+  const uint8_t fanout_;
+
+  // The lookup, the invalidation and the withdrawal of an object follow each other; these need no lock.
+  std::optional<Lookup> lookup_;
+  std::shared_ptr<BackingFile> found_;  // between finding and attaching
+  bool existing_ = false;               // found_ has a name
+  bool named_ = false;                  // the attached file has a name
+  bool needs_update_ = false;
+  std::atomic<bool> local_write_{false};
+
+  mutable std::mutex file_mutex_;
+  std::shared_ptr<BackingFile> file_;
+};
+
+}  // namespace hydrant::cachefiles

@@ -1,0 +1,112 @@
+// The on-demand protocol on the control channel: delivery, answers, poll (spec 2.4, 2.6, 3.6, 5, 6).
+#include <sys/epoll.h>
+
+#include "base/log.h"
+#include "cachefiles/cache.h"
+#include "cachefiles/commands.h"
+#include "cachefiles/cookie.h"
+#include "cachefiles/handle.h"
+#include "cachefiles/object.h"
+
+namespace hydrant::cachefiles {
+
+int Cache::send(const RequestPtr& request) {
+  if (has(kDead)) return -EIO;
+  int err = requests_.add(request);
+  if (!err) wake();
+  return err;
+}
+
+int64_t Cache::read(size_t buffer_size, Receiver& receiver) {
+  if (!has(kReady)) return 0;
+  if (!has(kOnDemand)) return read_state(buffer_size, receiver);
+  if (has(kDead)) return 0;
+  auto taken = requests_.take(buffer_size);
+  for (auto& object : taken.reopen) object->reopen();
+  if (!taken.request) return taken.result;
+
+  Request& request = *taken.request;
+  if (request.opcode == Opcode::kOpen) {
+    int64_t result = deliver_open(taken, receiver);
+    if (result < 0 && requests_.remove(taken.request)) request.complete(static_cast<int>(result));
+    return result;
+  }
+  auto message =
+      request.opcode == Opcode::kClose ? proto::encode_close(taken.ids) : proto::encode_read(taken.ids, request.range);
+  bool copied = receiver.deliver(message.bytes(), nullptr, -1);
+  if (request.opcode == Opcode::kClose)  // it left the table when it was taken
+    request.complete(copied ? 0 : -EFAULT);
+  else if (!copied && requests_.remove(taken.request))
+    request.complete(-EFAULT);
+  return copied ? taken.result : -EFAULT;
+}
+
+int64_t Cache::deliver_open(RequestTable::Taken& taken, Receiver& receiver) {
+  auto& object = taken.request->object;
+  int fd = receiver.reserve_fd();
+  int64_t id = fd < 0 ? fd : requests_.assign_id(*object);
+  if (id < 0) {
+    if (fd >= 0) receiver.release_fd(fd);
+    requests_.delivery_failed(*object);
+    return id;
+  }
+  auto handle = std::make_shared<HandleImpl>(object, static_cast<int32_t>(id));
+  taken.ids.object_id = static_cast<uint32_t>(id);
+  auto message = proto::encode_open(taken.ids, object->volume_key(), object->key(), fd);
+  if (receiver.deliver(message.bytes(), std::move(handle), fd)) return taken.result;
+  receiver.release_fd(fd);
+  return -EFAULT;
+}
+
+unsigned Cache::poll() const {
+  unsigned mask = has(kCulling) ? unsigned{EPOLLOUT} : 0;
+  if (has(kOnDemand) ? !has(kDead) && requests_.deliverable() : has(kStateChanged)) mask |= EPOLLIN;
+  return mask;
+}
+
+int Cache::copen(std::string_view arguments) {
+  if (!has(kOnDemand)) return -EOPNOTSUPP;
+  size_t comma = arguments.find(',');
+  if (comma == arguments.npos) return -EINVAL;
+  uint64_t id = 0;
+  if (int err = parse_unsigned(arguments.substr(0, comma), &id)) return err;
+  int64_t size = 0;
+  int parse_error = parse_signed(arguments.substr(comma + 1), &size);
+  auto answer = requests_.answer_open(id, size, parse_error,
+                                      [](Object& object, uint64_t value) { object.cookie().set_size(value); });
+  if (answer.request) answer.request->complete(answer.completion);
+  if (answer.opened) wake();
+  return answer.result;
+}
+
+int Cache::restore() {
+  if (!has(kOnDemand)) return -EOPNOTSUPP;
+  requests_.restore();
+  wake();
+  return 0;
+}
+
+int Cache::read_complete(const Object& object, uint32_t id) {
+  if (!has(kOnDemand)) return -EOPNOTSUPP;
+  auto request = requests_.answer_read(id, object);
+  if (!request) return -EINVAL;
+  request->complete(0);
+  return 0;
+}
+
+void Cache::on_wake(UniqueFunction<void()> callback) {
+  auto next = callback ? std::make_shared<UniqueFunction<void()>>(std::move(callback)) : nullptr;
+  std::lock_guard lock(wake_mutex_);
+  wake_.swap(next);
+}
+
+void Cache::wake() {
+  std::shared_ptr<UniqueFunction<void()>> callback;
+  {
+    std::lock_guard lock(wake_mutex_);
+    callback = wake_;
+  }
+  if (callback) (*callback)();
+}
+
+}  // namespace hydrant::cachefiles

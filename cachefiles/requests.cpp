@@ -1,0 +1,283 @@
+#include "cachefiles/requests.h"
+
+#include <cerrno>
+
+#include "base/check.h"
+#include "cachefiles/object.h"
+
+namespace hydrant::cachefiles {
+namespace {
+
+using State = OnDemand::State;
+
+size_t message_size(const Request& request) {
+  switch (request.opcode) {
+    case Opcode::kOpen:
+      return proto::open_message_size(request.object->volume_key().size(), request.object->key().size());
+    case Opcode::kRead: return proto::kReadMessageSize;
+    case Opcode::kClose: break;
+  }
+  return proto::kMessageHeaderSize;
+}
+
+}  // namespace
+
+void fail_all(std::vector<RequestPtr> requests) {
+  for (auto& request : requests) request->complete(-EIO);
+}
+
+int RequestTable::add(const RequestPtr& request) {
+  std::lock_guard lock(mutex_);
+  auto& info = request->object->ondemand;
+  if (dead_ || info.state == State::kDropping) return -EIO;
+  if (request->opcode == Opcode::kClose && info.state != State::kOpen) return -ENOENT;
+  HYDRANT_CHECK(requests_.size() < UINT32_MAX, "memory ends before ids do");
+  while (requests_.contains(next_id_)) ++next_id_;  // cyclic; runs of pending ids are as rare as wraps
+  request->id = next_id_++;
+  request->pending = true;
+  if (request->reopen) info.reopen_pending = true;
+  requests_.emplace(request->id, request);
+  info.requests.insert(request->id);
+  arm(*request);
+  return 0;
+}
+
+bool RequestTable::remove(const RequestPtr& request) {
+  std::lock_guard lock(mutex_);
+  if (!request->pending) return false;
+  erase(*request);
+  return true;
+}
+
+void RequestTable::erase(Request& request) {
+  request.pending = false;
+  request.fresh = false;
+  deliverable_.erase(request.id);
+  request.object->ondemand.requests.erase(request.id);
+  if (request.reopen) request.object->ondemand.reopen_pending = false;
+  requests_.erase(request.id);
+}
+
+void RequestTable::arm(Request& request) {
+  request.fresh = true;
+  if (request.opcode != Opcode::kRead || request.object->ondemand.state != State::kReopening)
+    deliverable_.insert(request.id);
+}
+
+void RequestTable::unblock(Object& object) {
+  for (uint32_t id : object.ondemand.requests) {
+    auto& request = *requests_.at(id);
+    if (request.fresh) deliverable_.insert(id);
+  }
+}
+
+RequestTable::Taken RequestTable::take(size_t buffer_size) {
+  Taken out;
+  std::lock_guard lock(mutex_);
+  // Each pass of the loop delivers, or takes at least one id out of deliverable_, or ends.
+  uint32_t from = cursor_;
+  bool wrapped = false;
+  for (;;) {
+    auto at = deliverable_.lower_bound(from);
+    if (at == deliverable_.end() || (wrapped && *at >= cursor_)) {
+      if (wrapped || cursor_ == 0) return out;
+      wrapped = true;
+      from = 0;
+      continue;
+    }
+    RequestPtr request = requests_.at(*at);
+    auto& info = request->object->ondemand;
+    if (request->opcode == Opcode::kRead && info.state != State::kOpen) {
+      // CLOSE: the daemon gave its handle up; it gets a new one before it gets the READs.
+      info.state = State::kReopening;
+      for (uint32_t id : info.requests)
+        if (requests_.at(id)->opcode == Opcode::kRead) deliverable_.erase(id);
+      if (info.reopen_pending)
+        info.reopen_again = true;
+      else
+        out.reopen.push_back(request->object);
+      from = request->id;
+      continue;
+    }
+    size_t size = message_size(*request);
+    if (size > buffer_size) {
+      out.result = -EMSGSIZE;
+      return out;
+    }
+    deliverable_.erase(at);
+    request->fresh = false;
+    cursor_ = request->id + 1;
+    out.ids = {request->id, static_cast<uint32_t>(info.id)};
+    out.result = static_cast<int64_t>(size);
+    if (request->opcode == Opcode::kClose) erase(*request);
+    out.request = std::move(request);
+    return out;
+  }
+}
+
+bool RequestTable::deliverable() const {
+  std::lock_guard lock(mutex_);
+  return !deliverable_.empty();
+}
+
+int64_t RequestTable::assign_id(Object& object) {
+  std::lock_guard lock(mutex_);
+  if (object.ondemand.id > 0) return -EEXIST;
+  if (object_ids_.size() >= INT32_MAX) return -EBUSY;
+  while (object_ids_.contains(next_object_id_))
+    next_object_id_ = next_object_id_ == INT32_MAX ? 1 : next_object_id_ + 1;
+  int32_t id = next_object_id_;
+  next_object_id_ = id == INT32_MAX ? 1 : id + 1;
+  object_ids_.insert(id);
+  object.ondemand.id = id;
+  return id;
+}
+
+void RequestTable::delivery_failed(Object& object) {
+  std::lock_guard lock(mutex_);
+  auto& info = object.ondemand;
+  if (info.id > 0 || info.state == State::kDropping) return;
+  info.state = State::kClose;
+  unblock(object);
+}
+
+RequestPtr RequestTable::handle_closed(Object& object, int32_t id) {
+  std::lock_guard lock(mutex_);
+  auto& info = object.ondemand;
+  object_ids_.erase(id);
+  if (info.id != id) return nullptr;
+  info.id = -1;
+  if (info.state != State::kDropping) {
+    info.state = State::kClose;
+    unblock(object);
+  }
+  for (uint32_t pending : info.requests) {
+    RequestPtr request = requests_.at(pending);
+    if (request->opcode != Opcode::kClose) continue;
+    erase(*request);
+    return request;
+  }
+  return nullptr;
+}
+
+std::vector<RequestPtr> RequestTable::take_fresh_reads(Object& object) {
+  std::vector<RequestPtr> out;
+  for (uint32_t id : object.ondemand.requests)
+    if (auto& request = requests_.at(id); request->opcode == Opcode::kRead && request->fresh) out.push_back(request);
+  for (auto& request : out) erase(*request);
+  return out;
+}
+
+RequestTable::Answer RequestTable::answer_open(uint64_t id, int64_t size, int parse_error,
+                                               UniqueFunction<void(Object&, uint64_t)> set_size) {
+  Answer out;
+  std::lock_guard lock(mutex_);
+  auto found = id <= UINT32_MAX ? requests_.find(static_cast<uint32_t>(id)) : requests_.end();
+  if (found == requests_.end() || found->second->opcode != Opcode::kOpen || found->second->object->ondemand.id == 0) {
+    out.result = -EINVAL;
+    return out;
+  }
+  out.request = found->second;
+  Object& object = *out.request->object;
+  auto& info = object.ondemand;
+  erase(*out.request);
+  if (parse_error) {
+    out.result = out.completion = parse_error;
+  } else if (size < -4095) {
+    out.result = out.completion = -EINVAL;
+  } else if (size < 0) {
+    out.completion = static_cast<int>(size);
+  } else if (info.id == -1) {
+    out.completion = -EBADFD;
+  } else {
+    set_size(object, static_cast<uint64_t>(size));
+    info.state = State::kOpen;
+    unblock(object);
+    out.opened = true;
+  }
+  if (info.id == -1) {
+    info.state = State::kClose;
+    unblock(object);
+  }
+  return out;
+}
+
+RequestPtr RequestTable::answer_read(uint32_t id, const Object& object) {
+  std::lock_guard lock(mutex_);
+  auto found = requests_.find(id);
+  if (found == requests_.end() || found->second->opcode != Opcode::kRead || found->second->object.get() != &object)
+    return nullptr;
+  RequestPtr request = found->second;
+  erase(*request);
+  return request;
+}
+
+std::vector<RequestPtr> RequestTable::reopen_finished(Object& object, int result, bool* again) {
+  std::lock_guard lock(mutex_);
+  auto& info = object.ondemand;
+  *again = false;
+  bool wanted = std::exchange(info.reopen_again, false);
+  if (result == 0 || info.state == State::kDropping || dead_) return {};
+  std::vector<RequestPtr> refused;
+  if (info.state == State::kReopening && wanted && info.id == -1) {
+    *again = true;
+    return {};
+  }
+  if (info.state != State::kReopening) return {};
+  // Its daemon has a handle and said no (or kept an older one): readers get an error instead of a wait without end
+  // (E6).
+  if (info.id > 0) refused = take_fresh_reads(object);
+  info.state = State::kClose;
+  unblock(object);
+  return refused;
+}
+
+bool RequestTable::object_open(const Object& object) const {
+  std::lock_guard lock(mutex_);
+  return object.ondemand.state == State::kOpen;
+}
+
+bool RequestTable::id_is_zero(const Object& object) const {
+  std::lock_guard lock(mutex_);
+  return object.ondemand.id == 0;
+}
+
+void RequestTable::open_failed(Object& object) {
+  std::lock_guard lock(mutex_);
+  auto& info = object.ondemand;
+  if (info.state == State::kDropping) return;
+  info.state = State::kClose;
+  unblock(object);
+}
+
+void RequestTable::restore() {
+  std::lock_guard lock(mutex_);
+  for (auto& [id, request] : requests_) arm(*request);
+}
+
+std::vector<RequestPtr> RequestTable::flush() {
+  std::lock_guard lock(mutex_);
+  dead_ = true;
+  std::vector<RequestPtr> out;
+  out.reserve(requests_.size());
+  for (auto& [id, request] : requests_) out.push_back(request);
+  for (auto& request : out) erase(*request);
+  object_ids_.clear();
+  return out;
+}
+
+std::vector<RequestPtr> RequestTable::drop(Object& object) {
+  std::lock_guard lock(mutex_);
+  object.ondemand.state = State::kDropping;
+  std::vector<RequestPtr> out;
+  for (uint32_t id : object.ondemand.requests) out.push_back(requests_.at(id));
+  for (auto& request : out) erase(*request);
+  return out;
+}
+
+size_t RequestTable::size() const {
+  std::lock_guard lock(mutex_);
+  return requests_.size();
+}
+
+}  // namespace hydrant::cachefiles

@@ -1,0 +1,127 @@
+// The request table of one cache (spec 6.3 to 6.7, 6.9): what waits for the user daemon, in which order it is
+// delivered, and the on-demand state of each object. One lock guards all of it, so no state is ever seen between two
+// steps.
+//
+// Exactly once: whoever takes a request out of the table owns its completion, and completes it after unlocking.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/unique_function.h"
+#include "proto/cachefiles_message.h"
+
+namespace hydrant::cachefiles {
+
+class Object;
+using proto::Opcode;
+
+struct Request {
+  Opcode opcode;
+  std::shared_ptr<Object> object;
+  ByteRange range;                 // READ
+  UniqueFunction<void(int)> done;  // 0 or -errno; called once, under no lock
+  bool reopen = false;             // an OPEN that no lookup waits for
+
+  // Guarded by the table.
+  uint32_t id = 0;
+  bool pending = false;  // in the table
+  bool fresh = false;    // NEW: not delivered, or re-armed
+
+  // By whoever took it out of the table.
+  void complete(int result) {
+    auto callback = std::move(done);
+    if (callback) callback(result);
+  }
+};
+using RequestPtr = std::shared_ptr<Request>;  // the table, the waiter that may cancel, a reader that is delivering
+
+// The on-demand record of an object. Guarded by its cache's RequestTable.
+struct OnDemand {
+  enum class State : uint8_t { kClose, kOpen, kReopening, kDropping };
+  State state = State::kClose;
+  bool reopen_pending = false;  // its OPEN is in the table
+  bool reopen_again = false;    // asked for while one was pending
+  int32_t id = 0;               // 0 never delivered, -1 closed by the daemon
+  std::set<uint32_t> requests;  // ids of its requests
+};
+
+// Thread-safe.
+class RequestTable {
+ public:
+  // Steps 5 to 8 of spec 6.3. 0, or -EIO (dead, or the object drops), -ENOENT (CLOSE of an object that is not open).
+  int add(const RequestPtr& request);
+  // True when the request was there: the caller completes it.
+  bool remove(const RequestPtr& request);
+
+  struct Taken {
+    RequestPtr request;
+    proto::MessageIds ids;
+    int64_t result = 0;  // 0: nothing; -EMSGSIZE; else the size of the message
+    // Objects whose reopen begins now: the caller queues their OPENs.
+    std::vector<std::shared_ptr<Object>> reopen;
+  };
+  // Steps 1 to 5 of spec 6.4. A CLOSE leaves the table here; OPEN and READ stay until they are answered.
+  Taken take(size_t buffer_size);
+  bool deliverable() const;
+
+  // Gives an object its next id (spec 6.5); -EEXIST when it has one, -EBUSY when there is none.
+  int64_t assign_id(Object& object);
+  // Undoes a delivery that failed before an id was assigned.
+  void delivery_failed(Object& object);
+  // The last reference to the object's handle is gone (spec 6.6). Yields a CLOSE to complete with 0, if any.
+  RequestPtr handle_closed(Object& object, int32_t id);
+
+  // Spec 3.6 steps 5 to 11. `size` is what the daemon's text said: a value, or the parse error in `parse_error`.
+  struct Answer {
+    int result = 0;      // of the write
+    RequestPtr request;  // to complete with `completion`
+    int completion = 0;
+    bool opened = false;
+  };
+  Answer answer_open(uint64_t id, int64_t size, int parse_error, UniqueFunction<void(Object&, uint64_t)> set_size);
+  // Spec 6.2 step 3; null: -EINVAL.
+  RequestPtr answer_read(uint32_t id, const Object& object);
+  // What follows the end of a reopen's OPEN. READs to complete with -EIO; `again`: queue another OPEN.
+  std::vector<RequestPtr> reopen_finished(Object& object, int result, bool* again);
+  bool object_open(const Object& object) const;
+  bool id_is_zero(const Object& object) const;
+  // A lookup's OPEN could not be created.
+  void open_failed(Object& object);
+
+  void restore();
+  // Takes everything out, for -EIO; from now on `add` answers -EIO.
+  std::vector<RequestPtr> flush();
+  // DROPPING, and everything of the object, for -EIO.
+  std::vector<RequestPtr> drop(Object& object);
+  size_t size() const;
+
+ private:
+  // All under mutex_.
+  void erase(Request& request);
+  void arm(Request& request);    // NEW: deliverable unless its object reopens
+  void unblock(Object& object);  // its NEW READs become deliverable again
+  std::vector<RequestPtr> take_fresh_reads(Object& object);
+
+  mutable std::mutex mutex_;
+  bool dead_ = false;
+  uint32_t next_id_ = 0;
+  uint32_t cursor_ = 0;
+  int32_t next_object_id_ = 1;
+  std::unordered_map<uint32_t, RequestPtr> requests_;
+  // NEW requests but READs of reopening objects: what a scan has to look at, in its order.
+  std::set<uint32_t> deliverable_;
+  std::set<int32_t> object_ids_;
+};
+
+// Completes each with -EIO.
+void fail_all(std::vector<RequestPtr> requests);
+
+}  // namespace hydrant::cachefiles

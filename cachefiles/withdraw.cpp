@@ -1,0 +1,117 @@
+// The end of an object, and the replacement of its file (spec 6.10, 7.6, 7.7, 7.8).
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include "base/log.h"
+#include "cachefiles/cache.h"
+#include "cachefiles/cookie.h"
+#include "cachefiles/object.h"
+
+namespace hydrant::cachefiles {
+
+// CLOSE first: the daemon learns of the end before its requests fail. Whoever takes the CLOSE out of the table lets the
+// withdrawal go on: its delivery, the daemon's last close, or the death of the cache.
+void Object::withdraw(UniqueFunction<void()> done) {
+  struct Rest {
+    std::shared_ptr<Object> self;
+    UniqueFunction<void()> done;
+    void run() {
+      self->cache_->submit([self = self, done = std::move(done)]() mutable {
+        if (self->cache_->has(Cache::kOnDemand) && !self->cache_->requests().id_is_zero(*self)) self->drop();
+        self->commit();
+        self->cache_->remove_object(self);
+        done();
+      });
+    }
+  };
+  auto rest = std::make_shared<Rest>(Rest{shared_from_this(), std::move(done)});
+  if (!cache_->has(Cache::kOnDemand)) return rest->run();
+  auto close = std::make_shared<Request>();
+  close->opcode = Opcode::kClose;
+  close->object = shared_from_this();
+  close->done = [rest](int) { rest->run(); };
+  if (cache_->send(close) != 0) rest->run();
+}
+
+void Object::commit() {
+  auto file = this->file();
+  if (!file) return release_file();
+  struct stat stat;
+  bool counted = named_ && ::fstat(file->fd(), &stat) == 0;
+  if (cookie_->retiring()) {
+    unlink_file();
+  } else {
+    if (local_write_ || needs_update_) write_label(proto::Content::kNoData);
+    if (!named_)
+      if (int err = link_new_file()) log::warn("cachefiles.not_named", {{"name", name_}, {"errno", -err}});
+    if (named_ && !counted) counted = ::fstat(file->fd(), &stat) == 0;
+    save_map();
+  }
+  file.reset();
+  release_file();
+  if (counted) cache_->count_released(static_cast<uint64_t>(stat.st_blocks));
+}
+
+// Removes the named file, if the name still means it. The map goes first: it never outlives its file.
+void Object::unlink_file() {
+  if (!named_) return;
+  named_ = false;
+  found_->delete_map(cache_->maps_directory());
+  auto fanout = volume_->open_fanout(fanout_);
+  struct stat stat;
+  if (!fanout || ::fstatat(fanout->get(), name_.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) return;
+  if (InodeId::of(stat) != found_->id()) return;
+  int err = inject_remove();
+  if (!err && ::unlinkat(fanout->get(), name_.c_str(), 0) != 0) err = -errno;
+  if (err == -EIO) cache_->io_error("unlink", err);
+}
+
+int Object::invalidate() {
+  auto old = found_;
+  bool old_named = named_;
+  if (int err = create_file()) {
+    found_ = old;
+    return err;
+  }
+  if (int err = adjust_length(cookie_->size())) return err;
+  if (old_named) {
+    auto fresh = std::exchange(found_, old);
+    unlink_file();
+    found_ = std::move(fresh);
+  }
+  existing_ = named_ = false;
+  needs_update_ = true;
+  if (cache_->naming() == Naming::kFromBirth) {
+    if (int err = write_label(proto::Content::kNoData)) return err;
+    if (int err = link_new_file()) return err;
+  }
+  set_file(found_);
+  cache_->in_use().unmark(old->id());
+  return 0;
+}
+
+int Object::resize(uint64_t size) {
+  uint64_t before = cookie_->size();
+  if (size > ContentMap::kBlocks * kBlockSize) return -EFBIG;
+  if (size < before) {
+    if (int err = found_->shrink(size)) {
+      // An object that is half cut must not be found again.
+      ::fremovexattr(found_->fd(), proto::kLabelName);
+      cache_->io_error("cut a file", err);
+      return err;
+    }
+  }
+  cookie_->set_size(size);
+  needs_update_ = true;
+  if (size > before)
+    if (int err = adjust_length(size)) return err;
+  if (named_ && cache_->naming() == Naming::kFromBirth) {
+    if (int err = write_label(proto::Content::kNoData)) return err;
+    found_->touch();  // the stored map names the old size
+  }
+  if (found_->claim_saving()) cache_->remember_unsaved(shared_from_this());
+  return 0;
+}
+
+}  // namespace hydrant::cachefiles
