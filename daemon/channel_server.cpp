@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include <algorithm>
+#include <bit>
 #include <cerrno>
 
 #include "base/check.h"
@@ -228,8 +228,10 @@ void ChannelServer::close(const SessionPtr& session, CloseReason reason) {
   if (session->front.closing) return;
   session->front.closing = true;
   counters_->add(reason);
-  if (reason != CloseReason::kPeer)
-    log::warn("channel.refused", {{"reason", to_string(reason)}, {"pid", session->peer.pid}});
+  // The first, second, fourth, eighth… of a kind: a client that misbehaves for ever does not fill the log.
+  uint64_t count = counters_->get(reason);
+  if (reason != CloseReason::kPeer && std::has_single_bit(count))
+    log::warn("channel.refused", {{"reason", to_string(reason)}, {"count", count}, {"pid", session->peer.pid}});
   loop_->cancel_timer(session->front.hello_timer);
   loop_->remove(session->socket.get());
   // The client learns it now, whoever else still holds the session.
