@@ -1,0 +1,83 @@
+#include "daemon/keeper/supervision.h"
+
+#include <algorithm>
+#include <csignal>
+
+namespace hydrant::daemon::keeper {
+
+void ChildState::started(int pid, Instant now) {
+  pid_ = pid;
+  started_ = now;
+}
+
+void ChildState::ended(Instant now) {
+  if (running() && now - started_ >= kSteady) backoff_ = kFirstBackoff;
+  pid_ = 0;
+  start_at_ = now + backoff_;
+  backoff_ = std::min<Duration>(backoff_ * 2, kLongestBackoff);
+}
+
+std::optional<Child> Supervision::due(Instant now) const {
+  if (phase_ != Phase::kRunning) return std::nullopt;
+  if (auto at = hydrantd_.start_at(); at && *at <= now) return Child::kHydrantd;
+  if (auto at = fetchd_.start_at(); at && *at <= now) return Child::kFetchd;
+  return std::nullopt;
+}
+
+void Supervision::ended(int pid, bool clean, Instant now) {
+  if (pid == hydrantd_.pid()) {
+    hydrantd_.ended(now);
+    if (clean && phase_ == Phase::kRunning) stop(now);
+  } else if (pid == fetchd_.pid()) {
+    fetchd_.ended(now);
+  }
+  advance(now);
+}
+
+void Supervision::stop(Instant now) {
+  if (phase_ != Phase::kRunning) return;
+  phase_ = Phase::kStoppingFetchd;
+  kill_at_ = now + kTermGrace;
+  advance(now);
+}
+
+// Leaves the phases whose child is gone.
+void Supervision::advance(Instant now) {
+  while (const ChildState* child = stopping()) {
+    if (child->running()) return;
+    phase_ = phase_ == Phase::kStoppingFetchd ? Phase::kStoppingHydrantd : Phase::kDone;
+    kill_at_ = now + kTermGrace;
+    term_sent_ = kill_sent_ = false;
+  }
+}
+
+const ChildState* Supervision::stopping() const {
+  if (phase_ == Phase::kStoppingFetchd) return &fetchd_;
+  return phase_ == Phase::kStoppingHydrantd ? &hydrantd_ : nullptr;
+}
+
+std::optional<Signal> Supervision::signal_due(Instant now) {
+  const ChildState* child = stopping();
+  if (!child) return std::nullopt;
+  if (!term_sent_) {
+    term_sent_ = true;
+    return Signal{child->pid(), SIGTERM};
+  }
+  if (!kill_sent_ && now >= kill_at_) {
+    kill_sent_ = true;
+    return Signal{child->pid(), SIGKILL};
+  }
+  return std::nullopt;
+}
+
+std::optional<Instant> Supervision::next_event() const {
+  if (phase_ == Phase::kRunning) {
+    auto first = hydrantd_.start_at(), second = fetchd_.start_at();
+    if (first && second) return std::min(*first, *second);
+    return first ? first : second;
+  }
+  if (stopping() && !kill_sent_) return kill_at_;
+  return std::nullopt;
+}
+
+}  // namespace hydrant::daemon::keeper
