@@ -87,7 +87,7 @@ struct CloseRequest {
 
 using Request = std::variant<OpenRequest, ReadRequest, CloseRequest>;
 
-// Thread-safe. Handles may outlive their Control.
+// Thread-safe. Handles may outlive their Control, but an attached one's then answer -EPIPE.
 class Control {
  public:
   virtual ~Control() = default;

@@ -1,0 +1,49 @@
+// Staging memory that the server can see: one sealed memfd, cut into slots of equal size.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "fetch/transport/control.h"
+
+namespace hydrant::fetch {
+
+// Thread-safe. Shared by a control and the handles it gave out.
+class WindowSlots final : public Staging::Owner, public std::enable_shared_from_this<WindowSlots> {
+ public:
+  static Result<std::shared_ptr<WindowSlots>> create(size_t slot_bytes, unsigned slots);
+  ~WindowSlots() override;
+
+  int memory() const { return memory_.get(); }  // what WINDOW passes; cannot shrink or grow any more
+  size_t slot_bytes() const { return slot_bytes_; }
+
+  // kTooSlow when every slot is in use until the deadline. The slot used last comes first: it is warm.
+  Result<Staging> acquire(Deadline deadline);
+  // Where `bytes` stands in the window, if all of it does.
+  std::optional<uint64_t> offset_of(Bytes bytes) const;
+  // Gives the memory of unused slots back to the system.
+  void trim();
+
+ private:
+  WindowSlots(Fd memory, std::byte* at, size_t slot_bytes, unsigned slots);
+  void give_back(MutableBytes memory) override;
+
+  const Fd memory_;
+  std::byte* const at_;
+  const size_t slot_bytes_;
+  const unsigned slots_;
+
+  std::mutex mutex_;
+  std::condition_variable freed_;
+  std::vector<unsigned> free_;  // used as a stack
+  std::vector<bool> touched_;
+};
+
+}  // namespace hydrant::fetch
