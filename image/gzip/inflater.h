@@ -22,8 +22,8 @@ struct CheckpointData {
 };
 
 struct InflaterOptions {
-  uint64_t span = 1 << 20;   // plain bytes between checkpoints, 64 KiB .. 16 MiB; blocks make spans longer
-  size_t piece = 512 << 10;  // plain bytes handed out at once
+  uint64_t span = 512 << 10;  // plain bytes between checkpoints, 64 KiB .. 16 MiB; blocks make spans longer
+  size_t piece = 512 << 10;   // plain bytes handed out at once
 };
 
 struct InflaterSummary {

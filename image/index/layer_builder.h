@@ -11,8 +11,8 @@
 namespace hydrant::image {
 
 struct LayerBuilderOptions {
-  uint64_t span = 1 << 20;       // plain bytes between checkpoints: 256 KiB .. 16 MiB
-  uint32_t granule = 256 << 10;  // power of two, 64 KiB .. 4 MiB
+  uint64_t span = 512 << 10;     // plain bytes between checkpoints: 256 KiB .. 16 MiB
+  uint32_t granule = 128 << 10;  // power of two, 64 KiB .. 4 MiB
 };
 
 struct BuiltLayer {
