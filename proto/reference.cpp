@@ -278,7 +278,7 @@ Result<SourceReference> SourceReference::parse(std::string_view text) {
 std::string url_without_secrets(std::string_view url) { return drop_userinfo(without_query(url)); }
 
 bool is_loopback_host(std::string_view host) {
-  if (host.starts_with('[')) return host.substr(0, host.find(']') + 1) == "[::1]";
+  if (host.starts_with('[')) return host == "[::1]" || host.starts_with("[::1]:");
   host = host.substr(0, host.find(':'));
   if (host == "localhost") return true;
   if (!host.starts_with("127.")) return false;
