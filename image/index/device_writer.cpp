@@ -10,6 +10,7 @@ namespace {
 
 constexpr uint64_t kBlock = 4096;
 constexpr uint64_t kSinkPiece = 1 << 20;
+constexpr size_t kMaxXattrName = 255, kMaxXattrValue = 65535;  // as EROFS and the index store them
 
 }  // namespace
 
@@ -21,6 +22,9 @@ DeviceWriter::DeviceWriter(uint32_t granule, DeviceSink sink)
 
 // Segments of a sparse file that meet inside a block share it; blocks that are all hole get no place.
 Result<> DeviceWriter::on_entry(FileEntry&& entry, TarData&& data) {
+  for (const auto& xattr : entry.xattrs)
+    if (xattr.name.size() > kMaxXattrName || xattr.value.size() > kMaxXattrValue)
+      return fail(Code::kUnsupported, entry.path + " has an extended attribute larger than file systems take");
   uint64_t block_after = 0;  // the block of the file behind the last one placed
   for (const auto& segment : data.segments) {
     const bool shares_block = segment.file_offset / kBlock < block_after;

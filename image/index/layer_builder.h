@@ -23,7 +23,7 @@ struct BuiltLayer {
 };
 
 // Hashing, tar reading and the sink run on two threads of the builder, a few pieces behind `feed`; memory stays under
-// 64 MB whatever the layer, but for its file table. Not thread-safe: one thread feeds.
+// 64 MB whatever the layer, but for what goes into the index. Not thread-safe: one thread feeds.
 class LayerBuilder {
  public:
   // `sink` (may be empty) gets the whole device, ascending, in pieces of up to 1 MiB at multiples of 4096, on a thread
