@@ -20,6 +20,7 @@ EngineImpl::EngineImpl(EngineOptions options)
       maintenance_([this] { maintain(); }) {}
 
 EngineImpl::~EngineImpl() {
+  HYDRANT_CHECK(clients_.load() == 0, "a cookie or volume outlives its engine");
   HYDRANT_CHECK(settle(Deadline::after(std::chrono::minutes(1))), "a channel, handle or cookie outlives its engine");
   {
     std::lock_guard lock(mutex_);
@@ -132,9 +133,11 @@ Result<std::shared_ptr<Volume>> EngineImpl::acquire_volume(std::string_view key,
     volumes_.insert_or_assign(std::string(key), core);
   }
   lock.unlock();
+  clients_.fetch_add(1);
   return std::shared_ptr<Volume>(core.get(), [core, this](Volume*) mutable {
     volume_released(*core);
     core.reset();
+    clients_.fetch_sub(1);
   });
 }
 
@@ -171,10 +174,12 @@ Result<std::shared_ptr<Cookie>> EngineImpl::acquire_cookie(std::shared_ptr<Volum
   auto cookie = std::make_shared<CookieCore>(*this, core, to_buffer(key), std::move(options), std::move(predecessor));
   core->cookies.insert_or_assign(text, cookie);
   lock.unlock();
-  return std::shared_ptr<Cookie>(cookie.get(), [cookie, volume](Cookie*) mutable {
+  clients_.fetch_add(1);
+  return std::shared_ptr<Cookie>(cookie.get(), [cookie, volume, this](Cookie*) mutable {
     cookie->relinquish(false, {});
     cookie.reset();
     volume.reset();
+    clients_.fetch_sub(1);
   });
 }
 

@@ -96,7 +96,7 @@ class Volume {
 struct CookieOptions {
   uint8_t advice = kAdviceWantCacheSize;
   uint64_t size = 0;
-  Buffer aux;
+  Buffer aux{};
 };
 
 // One data object as its consumer sees it. Thread-safe. Dropping the last reference relinquishes it and keeps the data.

@@ -56,7 +56,8 @@ class EngineImpl final : public Engine {
   std::shared_ptr<Cache> cache_;    // whoever holds the slot
   std::shared_ptr<Cache> retired_;  // the same, once its last pin is gone
   std::map<std::string, std::weak_ptr<VolumeCore>, std::less<>> volumes_;
-  size_t relinquishing_ = 0;  // cookies between relinquish and drop
+  std::atomic<size_t> clients_{0};  // pointers to volumes and cookies that consumers hold
+  size_t relinquishing_ = 0;        // cookies between relinquish and drop
   std::deque<std::pair<Instant, std::weak_ptr<CookieCore>>> idle_;
   bool stopping_ = false;
 

@@ -11,11 +11,16 @@ EnsureOp::EnsureOp(std::shared_ptr<CookieCore> cookie, ByteRange range, UniqueFu
   cookie_->access_began();
 }
 
-EnsureOp::~EnsureOp() { cookie_->access_ended(); }
+EnsureOp::~EnsureOp() = default;
 
 void EnsureOp::start(std::shared_ptr<Object> object) {
-  if (!object) return finish(-EIO);
-  object_ = std::move(object);
+  {
+    std::lock_guard lock(mutex_);
+    if (finished_) return;  // cancelled while it waited for the lookup
+    started_ = true;
+    object_ = std::move(object);
+  }
+  if (!object_) return finish(-EIO);
   run(false);
 }
 
@@ -41,9 +46,10 @@ void EnsureOp::run(bool second_pass) {
 }
 
 void EnsureOp::request(ByteRange hole) {
+  auto object = object_;
   auto request = std::make_shared<Request>();
   request->opcode = Opcode::kRead;
-  request->object = object_;
+  request->object = object;
   request->range = hole;
   request->done = [self = shared_from_this()](int result) {
     if (result == 0) return self->run(true);
@@ -54,8 +60,8 @@ void EnsureOp::request(ByteRange hole) {
     request_ = request;
   }
   cookie_->count_read();
-  // From here on the answer may run on another thread.
-  if (object_->cache().send(request) != 0) {
+  // From here on the answer may run on another thread, and end us.
+  if (object->cache().send(request) != 0) {
     request->done = {};  // it holds us
     return finish(-EIO);
   }
@@ -64,7 +70,7 @@ void EnsureOp::request(ByteRange hole) {
     std::lock_guard lock(mutex_);
     cancelled = cancelled_;
   }
-  if (cancelled && object_->cache().requests().remove(request)) request->complete(-EINTR);
+  if (cancelled && object->cache().requests().remove(request)) request->complete(-EINTR);
 }
 
 void EnsureOp::cancel() {
@@ -74,8 +80,9 @@ void EnsureOp::cancel() {
     if (finished_) return;
     cancelled_ = true;
     request = request_;
+    if (started_ && !request) return;  // the runner sees the mark when it has queued its request
   }
-  if (!request) return finish(-EINTR);  // it waits for the lookup
+  if (!request) return finish(-EINTR);
   if (request->object->cache().requests().remove(request)) request->complete(-EINTR);
 }
 
@@ -85,14 +92,20 @@ bool EnsureOp::finished() const {
 }
 
 void EnsureOp::finish(int result) {
+  // A wait that its consumer keeps afterwards holds nothing of the engine.
   UniqueFunction<void(int)> done;
+  std::shared_ptr<CookieCore> cookie;
+  std::shared_ptr<Object> object;
   {
     std::lock_guard lock(mutex_);
     if (finished_) return;
     finished_ = true;
     done = std::move(done_);
+    cookie = std::move(cookie_);
+    object = std::move(object_);
     request_.reset();
   }
+  cookie->access_ended();
   done(result);
 }
 

@@ -30,11 +30,12 @@ class EnsureOp final : public Cookie::Wait, public std::enable_shared_from_this<
   void request(ByteRange hole);
   void finish(int result);
 
-  const std::shared_ptr<CookieCore> cookie_;
+  std::shared_ptr<CookieCore> cookie_;  // these two until it is finished
   std::shared_ptr<Object> object_;
   ByteRange rest_;  // touched by one runner at a time
 
   mutable std::mutex mutex_;
+  bool started_ = false;
   bool cancelled_ = false;
   bool finished_ = false;
   RequestPtr request_;

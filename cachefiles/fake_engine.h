@@ -67,6 +67,7 @@ class FakeHandle final : public Handle {
   int ioctl(uint32_t number, uint64_t argument) override {
     if (number != proto::kReadComplete) return -EINVAL;
     ++object_->completions;
+    object_->completions.notify_all();
     if (object_->record)
       object_->locked([&](FakeObject& o) {
         o.completed.push_back(uint32_t(argument));
@@ -106,6 +107,7 @@ class FakeChannel final : public Channel {
       item = std::move(queue_.front());
       queue_.pop_front();
       delivered_.push_back(item);
+      if (delivered_.size() > kRemembered) delivered_.pop_front();
     }
     std::shared_ptr<Handle> handle;
     int fd = -1;
@@ -146,6 +148,7 @@ class FakeChannel final : public Channel {
   }
 
  private:
+  static constexpr size_t kRemembered = 4096;
   struct Item {
     proto::EncodedMessage message;
     std::shared_ptr<FakeObject> object;
@@ -168,7 +171,7 @@ class FakeChannel final : public Channel {
 
   std::mutex mutex_;
   std::deque<Item> queue_;
-  std::vector<Item> delivered_;
+  std::deque<Item> delivered_;  // the last ones, for restore
   std::vector<std::string> commands_;
   int last_cwd_ = -1;
   std::shared_ptr<UniqueFunction<void()>> wake_;  // shared with a notify that is under way
