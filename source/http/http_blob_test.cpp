@@ -60,6 +60,15 @@ TEST(HttpBlob, OpenLearnsTheSizeAndReadDeliversExactlyTheRange) {
   EXPECT_EQ(read(**blob, {299'999, 300'001}).error().code, Code::kInvalid);
 }
 
+TEST(HttpBlob, CredentialsOfAUrlAreSentAndNotShown) {
+  ScriptedServer server([](const Request& r) { return ScriptedServer::serve(r, kContent); });
+  auto url = "http://ann:pw@" + server.host() + "/f?key=hush";
+  auto blob = HttpBlob::open(fast_client(), {.url = url, .authorizer = {}, .name = {}}, soon());
+  ASSERT_TRUE(blob);
+  EXPECT_EQ(server.requests()[0].header("authorization"), "Basic YW5uOnB3");
+  EXPECT_EQ((*blob)->describe(), server.url("/f"));
+}
+
 TEST(HttpBlob, OneThreadKeepsToOneConnection) {
   ScriptedServer server([](const Request& r) { return ScriptedServer::serve(r, kContent); });
   auto blob = blob_at(server.url());

@@ -59,7 +59,7 @@ class Authorizer {
 };
 
 struct HttpRequest {
-  std::string method = "GET";
+  std::string method = "GET";  // or "POST"
   std::string url;
   std::vector<std::string> headers;  // "Accept: …"; sent to every hop
   std::string body;                  // of a POST

@@ -54,8 +54,11 @@ std::string lower(std::string_view text) {
 
 // What libcurl's callbacks fill. Lives on the stack of transfer(), for one exchange.
 struct Exchange {
-  explicit Exchange(const BodySink& body_sink) : sink(body_sink) {}
+  explicit Exchange(const BodySink& body_sink) : easy(curl_easy_init()), sink(body_sink) {
+    HYDRANT_CHECK(easy, "out of memory");
+  }
 
+  const Easy easy;
   const BodySink& sink;
   HttpHead head;
   size_t header_bytes = 0;
@@ -87,6 +90,11 @@ struct Exchange {
   }
 
   bool body(Bytes piece) {
+    if (head.status == 0) {
+      long status = 0;
+      curl_easy_getinfo(easy.get(), CURLINFO_RESPONSE_CODE, &status);
+      head.status = static_cast<int>(status);
+    }
     if (head.status < 200 || head.status > 299) {
       last_byte = Clock::system().now();
       auto room = kMaxErrorBody - head.error_body.size();
@@ -111,41 +119,31 @@ size_t on_header(char* data, size_t size, size_t count, void* exchange) {
   return static_cast<Exchange*>(exchange)->header({data, size * count}) ? size * count : 0;
 }
 
-}  // namespace
-
-// The multi handle holds the connection; the easy handle is reset for every exchange. Driving it through the multi
-// interface instead of curl_easy_perform gives waits that a stop token ends at once.
-struct ConnectionPool::Connection {
-  Connection() : easy(curl_easy_init()), multi(curl_multi_init()) {
-    HYDRANT_CHECK(easy && multi, "out of memory");
-    curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS, 1L);
-  }
-  Easy easy;
-  Multi multi;
-  Exchange* exchange = nullptr;
-};
-
-namespace {
-
-using Connection = ConnectionPool::Connection;
-
-// The status is asked for here: the head is complete once the first body byte arrives.
-size_t on_body(char* data, size_t size, size_t count, void* connection) {
-  auto* self = static_cast<Connection*>(connection);
+size_t on_body(char* data, size_t size, size_t count, void* exchange) {
+  auto* self = static_cast<Exchange*>(exchange);
   auto piece = std::as_bytes(std::span(data, size * count));
-  if (self->exchange->head.status == 0) {
-    long status = 0;
-    curl_easy_getinfo(self->easy.get(), CURLINFO_RESPONSE_CODE, &status);
-    self->exchange->head.status = static_cast<int>(status);
-  }
   // Nothing may be thrown through libcurl's C frames.
   try {
-    return self->exchange->body(piece) ? piece.size() : CURL_WRITEFUNC_ERROR;
+    return self->body(piece) ? piece.size() : CURL_WRITEFUNC_ERROR;
   } catch (const std::exception& thrown) {
-    self->exchange->sink_error = Error{.code = Code::kIo, .what = thrown.what()};
+    self->sink_error = Error{.code = Code::kIo, .what = thrown.what()};
     return CURL_WRITEFUNC_ERROR;
   }
 }
+
+}  // namespace
+
+// The multi handle keeps the connection; the easy handle, with its buffers, lives as long as its exchange. Driving it
+// through the multi interface instead of curl_easy_perform gives waits that a stop token ends at once.
+struct ConnectionPool::Connection {
+  Connection() : multi(curl_multi_init()) {
+    HYDRANT_CHECK(multi, "out of memory");
+    curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS, 1L);
+  }
+  const Multi multi;
+};
+
+namespace {
 
 // What libcurl's failure means. Its own sentences name hosts and never URLs.
 Error curl_error(CURLcode code, const std::string& origin, const char* detail) {
@@ -173,14 +171,14 @@ Error curl_error(CURLcode code, const std::string& origin, const char* detail) {
 }
 
 // Runs until libcurl is done with the transfer, or patience ends.
-Result<CURLcode> drive(Connection& connection, const Exchange& exchange, const HttpOptions& options,
-                       const Patience& patience, const std::string& origin) {
-  std::stop_callback wake(patience.stop, [&] { curl_multi_wakeup(connection.multi.get()); });
+Result<CURLcode> drive(CURLM* multi, const Exchange& exchange, const HttpOptions& options, const Patience& patience,
+                       const std::string& origin) {
+  std::stop_callback wake(patience.stop, [&] { curl_multi_wakeup(multi); });
   for (;;) {
     int running = 0, queued = 0;
-    if (auto code = curl_multi_perform(connection.multi.get(), &running); code != CURLM_OK)
+    if (auto code = curl_multi_perform(multi, &running); code != CURLM_OK)
       return fail(Code::kIo, origin + ": " + curl_multi_strerror(code));
-    while (CURLMsg* message = curl_multi_info_read(connection.multi.get(), &queued))
+    while (CURLMsg* message = curl_multi_info_read(multi, &queued))
       if (message->msg == CURLMSG_DONE) return message->data.result;
     if (patience.stop.stop_requested()) return fail(Code::kCancelled, origin + ": cancelled");
     if (patience.deadline.passed()) return fail(Code::kTooSlow, origin + ": no answer by the deadline");
@@ -191,14 +189,13 @@ Result<CURLcode> drive(Connection& connection, const Exchange& exchange, const H
                         .sys = 0,
                         .retry = true});
     // libcurl wakes earlier for timers of its own.
-    curl_multi_poll(connection.multi.get(), nullptr, 0, patience.deadline.sooner(stall).left_ms(), nullptr);
+    curl_multi_poll(multi, nullptr, 0, patience.deadline.sooner(stall).left_ms(), nullptr);
   }
 }
 
-void set_options(Connection& connection, const HttpOptions& options, const HttpRequest& request, const std::string& url,
+void set_options(Exchange& exchange, const HttpOptions& options, const HttpRequest& request, const std::string& url,
                  const HeaderList& headers, char* error_text) {
-  CURL* easy = connection.easy.get();
-  curl_easy_reset(easy);
+  CURL* easy = exchange.easy.get();
   curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   // One bulk transfer a connection: HTTP/2 streams would share one window.
@@ -214,15 +211,17 @@ void set_options(Connection& connection, const HttpOptions& options, const HttpR
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error_text);
   if (!options.ca_file.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, options.ca_file.c_str());
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers.get());
-  if (request.method == "HEAD") curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+  // Proxies are the environment's, but none reaches this machine's own loopback for us.
+  auto origin = origin_of(url);
+  if (proto::is_loopback_host(origin.substr(origin.find("://") + 3))) curl_easy_setopt(easy, CURLOPT_PROXY, "");
   if (request.method == "POST") {
     curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
     curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.c_str());
   }
   curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-  curl_easy_setopt(easy, CURLOPT_HEADERDATA, connection.exchange);
+  curl_easy_setopt(easy, CURLOPT_HEADERDATA, &exchange);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-  curl_easy_setopt(easy, CURLOPT_WRITEDATA, &connection);
+  curl_easy_setopt(easy, CURLOPT_WRITEDATA, &exchange);
 }
 
 Result<HeaderList> header_list(const HttpRequest& request, const std::string& authorization) {
@@ -292,17 +291,16 @@ Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, cons
 
   HYDRANT_TRY(HeaderList headers, header_list(request, authorization));
   auto lease = pool.take(origin);
-  Connection& connection = *lease;
+  CURLM* multi = (*lease).multi.get();
   Exchange exchange(sink);
-  connection.exchange = &exchange;
+  CURL* easy = exchange.easy.get();
   char error_text[CURL_ERROR_SIZE] = "";
-  set_options(connection, options, request, url, headers, error_text);
+  set_options(exchange, options, request, url, headers, error_text);
 
-  curl_multi_add_handle(connection.multi.get(), connection.easy.get());
-  auto code = drive(connection, exchange, options, request.patience, origin);
+  curl_multi_add_handle(multi, easy);
+  auto code = drive(multi, exchange, options, request.patience, origin);
   // Closes the connection when the exchange is not over.
-  curl_multi_remove_handle(connection.multi.get(), connection.easy.get());
-  connection.exchange = nullptr;
+  curl_multi_remove_handle(multi, easy);
 
   if (exchange.sink_error) return fail(std::move(*exchange.sink_error));
   if (exchange.too_long) return fail(Code::kCorrupt, origin + ": answer's header is too long");
@@ -311,8 +309,8 @@ Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, cons
 
   long status = 0;
   curl_off_t retry_after = 0;
-  curl_easy_getinfo(connection.easy.get(), CURLINFO_RESPONSE_CODE, &status);
-  curl_easy_getinfo(connection.easy.get(), CURLINFO_RETRY_AFTER, &retry_after);
+  curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+  curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
   exchange.head.status = static_cast<int>(status);
   if (retry_after > 0) exchange.head.retry_after = std::chrono::seconds(retry_after);
   exchange.head.url = url;
