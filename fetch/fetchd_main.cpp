@@ -96,8 +96,9 @@ Result<> serve(const Options& options) {
   Objects objects(shop, *catalogue, [&](const ObjectRow& row) { return origins.origin(row); });
   LayerStreamer streamer(paths, origins, objects, ingest_through(paths.hydrantd_socket()), options.streams);
   Preparer preparer(paths, *catalogue, *credentials, origins, streamer);
-  RequestLoop loop([&](Deadline deadline) { return SocketControl::attach(paths.channel_socket(), deadline); }, objects);
-  Service service{preparer, objects, *catalogue, loop, [&] { ::eventfd_write(stop_event.get(), 1); }};
+  auto loop = std::make_unique<RequestLoop>(
+      [&](Deadline deadline) { return SocketControl::attach(paths.channel_socket(), deadline); }, objects);
+  Service service{preparer, objects, *catalogue, *loop, [&] { ::eventfd_write(stop_event.get(), 1); }};
 
   HYDRANT_TRY(Fd listener, listen_unix(paths.admin_socket(), SocketType::kStream, 0600));
   HYDRANT_TRY(auto server,
@@ -113,7 +114,10 @@ Result<> serve(const Options& options) {
   while (::poll(wait, 2, -1) < 0 && errno == EINTR) {
   }
   log::info("fetchd.stopping");
+  // No new work, then no new reads, then what is under way is given up: the cache keeps its readers for the next one.
   server->stop();
+  loop.reset();
+  objects.close_all();
   queue.stop();
   ::unlink(paths.pid_file().c_str());
   ::unlink(paths.admin_socket().c_str());

@@ -22,10 +22,7 @@ FillQueue::FillQueue(unsigned workers) : ahead_limit_(std::max(1U, workers / 2))
     });
 }
 
-FillQueue::~FillQueue() {
-  stop();
-  threads_.clear();
-}
+FillQueue::~FillQueue() { stop(); }
 
 FillQueue::Ticket FillQueue::submit(Priority priority, UniqueFunction<void(std::stop_token)> work, Instant not_before) {
   auto ticket = std::make_shared<Entry>();
@@ -63,6 +60,7 @@ void FillQueue::stop() {
     dropped_ahead.swap(ahead_);
   }
   wake_.notify_all();
+  threads_.clear();
 }
 
 size_t FillQueue::queued() const {

@@ -18,7 +18,7 @@ namespace hydrant::fetch {
 enum class Priority { kDemand, kAhead };
 
 // Thread-safe. The queue is bounded by its users: one entry for each granule that somebody misses, and a few for each
-// stream. Stopping drops what is queued and asks what runs to end; the destructor joins.
+// stream.
 class FillQueue {
  public:
   // `workers`: 1..256. Read-ahead gets at most half of them (one at least), so demand never waits for a stream.
@@ -32,6 +32,7 @@ class FillQueue {
   Ticket submit(Priority priority, UniqueFunction<void(std::stop_token)> work, Instant not_before = Instant::min());
   // A queued read-ahead becomes demand; of no effect on what runs already.
   void promote(const Ticket& ticket);
+  // Drops what is queued, asks what runs to end and waits for it. Idempotent; for the queue's owner alone.
   void stop();
 
   size_t queued() const;

@@ -134,7 +134,7 @@ Result<> LayerStreamer::run(Job& job) {
   HYDRANT_TRY_VOID(make_directories(paths_.index_directory(wanted.digest)));
   HYDRANT_TRY_VOID(write_file_atomic(paths_.index(wanted.digest), built->index));
   // An empty device is never mounted, so it is retired with the rest.
-  if (ingestion && built->ident.device_size > 0) {
+  if (ingestion && !ingestion->present() && built->ident.device_size > 0) {
     handle.reset();
     auto ended = ingestion->end(built->ident.device_size, Deadline::after(kIngestDeadline));
     // The index is good, so the device can be filled lazily.

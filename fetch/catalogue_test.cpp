@@ -1,0 +1,143 @@
+#include "fetch/catalogue.h"
+
+#include <gtest/gtest.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+
+#include "base/file.h"
+#include "fetch/credential_store.h"
+
+namespace hydrant::fetch {
+namespace {
+
+class TempDirectory {
+ public:
+  TempDirectory() {
+    std::string name = testing::TempDir() + "fetchXXXXXX";
+    path_ = ::mkdtemp(name.data());
+  }
+  ~TempDirectory() { std::filesystem::remove_all(path_); }
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+ObjectRow layer_row(const std::string& id) {
+  ObjectRow row;
+  row.id = id;
+  row.kind = ObjectKind::kLayer;
+  row.size = uint64_t{5} << 40;
+  row.source = "oci:/srv/app:1";
+  row.plain_http = false;
+  row.layer = sha256(as_bytes("layer"));
+  row.stored_size = 12345;
+  return row;
+}
+
+ImageRow image_row() {
+  ImageRow row;
+  row.fsid = "f";
+  row.key = "k";
+  row.source = "oci:/srv/app:1";
+  row.manifest = "sha256:1";
+  row.platform = "linux/amd64";
+  row.devices = {"b", "a"};
+  row.facts = "{}";
+  return row;
+}
+
+TEST(Catalogue, KeepsImagesObjectsAndTagsOverAReopen) {
+  TempDirectory directory;
+  {
+    auto catalogue = Catalogue::open(directory / "c.db");
+    ASSERT_TRUE(catalogue) << catalogue.error().what;
+    ASSERT_TRUE((*catalogue)->put_image(image_row(), {layer_row("a"), layer_row("b")}));
+    ASSERT_TRUE((*catalogue)->put_tag("registry/app", "1", sha256(as_bytes("m"))));
+    ASSERT_TRUE((*catalogue)->put_document(sha256(as_bytes("m")), "type", "m"));
+  }
+  auto catalogue = Catalogue::open(directory / "c.db");
+  ASSERT_TRUE(catalogue) << catalogue.error().what;
+  auto row = (*catalogue)->object("b");
+  ASSERT_TRUE(row);
+  EXPECT_EQ(row->kind, ObjectKind::kLayer);
+  EXPECT_EQ(row->size, uint64_t{5} << 40);
+  EXPECT_EQ(row->plain_http, std::optional<bool>(false));
+  EXPECT_EQ(row->layer, sha256(as_bytes("layer")));
+  EXPECT_EQ(row->stored_size, 12345U);
+  auto image = (*catalogue)->image_by_key("k");
+  ASSERT_TRUE(image);
+  EXPECT_EQ(image->devices, (std::vector<std::string>{"b", "a"}));
+  EXPECT_EQ((*catalogue)->tag("registry/app", "1"), sha256(as_bytes("m")));
+  EXPECT_EQ((*catalogue)->document(sha256(as_bytes("m")))->body, "m");
+}
+
+TEST(Catalogue, NamesWhatItDoesNotKnow) {
+  TempDirectory directory;
+  auto catalogue = Catalogue::open(directory / "c.db");
+  ASSERT_TRUE(catalogue);
+  EXPECT_EQ((*catalogue)->object("x").error().code, Code::kNotFound);
+  EXPECT_EQ((*catalogue)->image("x").error().code, Code::kNotFound);
+  EXPECT_EQ((*catalogue)->tag("s", "t").error().code, Code::kNotFound);
+}
+
+TEST(Catalogue, IsReadableByItsOwnerAlone) {
+  TempDirectory directory;
+  auto catalogue = Catalogue::open(directory / "c.db");
+  ASSERT_TRUE(catalogue);
+  ASSERT_TRUE((*catalogue)->put_tag("s", "t", Digest{}));
+  for (const char* name : {"c.db", "c.db-wal", "c.db-shm"}) {
+    struct stat status {};
+    ASSERT_EQ(::stat((directory / name).c_str(), &status), 0) << name;
+    EXPECT_EQ(status.st_mode & 0777, 0600U) << name;
+  }
+}
+
+TEST(Catalogue, RefusesANewerSchemaAndWhatIsNoCatalogue) {
+  TempDirectory directory;
+  {
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open((directory / "new.db").c_str(), &db), SQLITE_OK);
+    ASSERT_EQ(sqlite3_exec(db, "PRAGMA user_version=2; CREATE TABLE t(x)", nullptr, nullptr, nullptr), SQLITE_OK);
+    sqlite3_close(db);
+  }
+  EXPECT_EQ(Catalogue::open(directory / "new.db").error().code, Code::kUnsupported);
+  ASSERT_TRUE(write_file_atomic(directory / "text.db", as_bytes(std::string(9000, 'x'))));
+  EXPECT_EQ(Catalogue::open(directory / "text.db").error().code, Code::kCorrupt);
+}
+
+TEST(CredentialStore, KeepsConfigsOverAReopenForItsOwnerAlone) {
+  TempDirectory directory;
+  const std::string path = directory / "credentials.json";
+  const std::string config = R"({"auths":{"r.example":{"auth":"dXNlcjpwYXNz"}}})";
+  {
+    auto store = CredentialStore::open(path);
+    ASSERT_TRUE(store);
+    EXPECT_TRUE(*(*store)->put("r.example", config));
+    EXPECT_FALSE(*(*store)->put("r.example", config)) << "nothing new";
+  }
+  struct stat status {};
+  ASSERT_EQ(::stat(path.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600U);
+  auto store = CredentialStore::open(path);
+  ASSERT_TRUE(store);
+  auto found = (*store)->find("r.example");
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->find("r.example", Deadline::after(std::chrono::seconds(1)))->password, "pass");
+  EXPECT_TRUE((*store)->find("other.example")->find("r.example", Deadline::after(std::chrono::seconds(1)))->empty());
+}
+
+TEST(CredentialStore, NeverQuotesABrokenConfig) {
+  TempDirectory directory;
+  auto store = CredentialStore::open(directory / "credentials.json");
+  ASSERT_TRUE(store);
+  auto put = (*store)->put("r.example", "{\"auths\": secret");
+  ASSERT_FALSE(put);
+  EXPECT_EQ(put.error().what.find("secret"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(directory / "credentials.json"));
+}
+
+}  // namespace
+}  // namespace hydrant::fetch

@@ -1,0 +1,144 @@
+// A cache that is not there: an object handle that keeps what it is given and a control channel fed by the test.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "fetch/transport/control.h"
+
+namespace hydrant::fetch {
+
+// Thread-safe.
+class FakeHandle final : public ObjectHandle {
+ public:
+  // The next writes fail with `err` (positive) this often.
+  void refuse(int err, unsigned times) {
+    std::lock_guard lock(mutex_);
+    refusals_.assign(times, err);
+  }
+  // Writes are cut to so many bytes.
+  void write_at_most(size_t bytes) {
+    std::lock_guard lock(mutex_);
+    at_most_ = bytes;
+  }
+
+  int64_t pwrite(Bytes bytes, uint64_t offset) override {
+    std::lock_guard lock(mutex_);
+    ++writes_;
+    if (!refusals_.empty()) {
+      int err = refusals_.front();
+      refusals_.pop_front();
+      return -err;
+    }
+    if (offset % 4096 != 0) return -ENOBUFS;
+    bytes = bytes.first(std::min(bytes.size(), at_most_));
+    if (content_.size() < offset + bytes.size()) content_.resize(offset + bytes.size());
+    std::copy(bytes.begin(), bytes.end(), content_.begin() + static_cast<ptrdiff_t>(offset));
+    return static_cast<int64_t>(bytes.size());
+  }
+  int64_t complete(uint32_t msg_id) override {
+    std::lock_guard lock(mutex_);
+    completed_.push_back(msg_id);
+    changed_.notify_all();
+    return 0;
+  }
+  int64_t fill_and_complete(Bytes bytes, uint64_t offset, uint32_t msg_id) override {
+    int64_t count = pwrite(bytes, offset);
+    if (count == static_cast<int64_t>(bytes.size())) complete(msg_id);
+    return count;
+  }
+
+  bool wait_for_completions(size_t count, Deadline deadline) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_until(lock, deadline.at(), [&] { return completed_.size() >= count; });
+  }
+  std::vector<uint32_t> completed() const {
+    std::lock_guard lock(mutex_);
+    return completed_;
+  }
+  // Bytes never written are zeros.
+  Buffer content(ByteRange range) const {
+    std::lock_guard lock(mutex_);
+    Buffer out(range.size());
+    for (uint64_t at = range.begin; at < std::min<uint64_t>(range.end, content_.size()); ++at)
+      out[at - range.begin] = content_[at];
+    return out;
+  }
+  size_t writes() const {
+    std::lock_guard lock(mutex_);
+    return writes_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<int> refusals_;
+  size_t at_most_ = SIZE_MAX;
+  Buffer content_;
+  std::vector<uint32_t> completed_;
+  size_t writes_ = 0;
+};
+
+// Thread-safe.
+class FakeControl final : public Control {
+ public:
+  void push(Request request) {
+    std::lock_guard lock(mutex_);
+    requests_.push_back(std::move(request));
+    changed_.notify_all();
+  }
+  void lose() {
+    std::lock_guard lock(mutex_);
+    lost_ = true;
+    changed_.notify_all();
+  }
+  bool wait_for_commands(size_t count, Deadline deadline) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_until(lock, deadline.at(), [&] { return commands_.size() >= count; });
+  }
+  std::vector<std::string> commands() const {
+    std::lock_guard lock(mutex_);
+    return commands_;
+  }
+
+  Result<Request> next(Deadline deadline) override {
+    std::unique_lock lock(mutex_);
+    changed_.wait_until(lock, deadline.at(), [&] { return stopped_ || lost_ || !requests_.empty(); });
+    if (stopped_) return fail(Code::kCancelled, "stopped");
+    if (lost_) return fail(Code::kGone, "lost");
+    if (requests_.empty()) return fail(Code::kTooSlow, "nothing");
+    Request request = std::move(requests_.front());
+    requests_.pop_front();
+    return request;
+  }
+  int64_t write(std::string_view command) override {
+    std::lock_guard lock(mutex_);
+    if (lost_) return -EPIPE;
+    commands_.emplace_back(command);
+    changed_.notify_all();
+    return static_cast<int64_t>(command.size());
+  }
+  void stop() override {
+    std::lock_guard lock(mutex_);
+    stopped_ = true;
+    changed_.notify_all();
+  }
+  Result<Staging> stage(size_t, Deadline) override { return fail(Code::kUnsupported, "no staging"); }
+  size_t max_staging() const override { return 0; }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Request> requests_;
+  std::vector<std::string> commands_;
+  bool lost_ = false;
+  bool stopped_ = false;
+};
+
+}  // namespace hydrant::fetch

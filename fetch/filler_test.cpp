@@ -1,0 +1,341 @@
+#include "fetch/filler.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "fetch/fake_control.h"
+#include "image/index/identity_layout.h"
+#include "image/index/merkle.h"
+#include "source/fake.h"
+
+namespace hydrant::fetch {
+namespace {
+
+using namespace std::chrono_literals;
+using source::FakeAnswer;
+using source::FakeBlob;
+
+constexpr uint64_t kGranule = 64 << 10;
+
+Buffer pattern(uint64_t size) {
+  Buffer out(size);
+  for (uint64_t i = 0; i < size; ++i) out[i] = std::byte((i * 2654435761u) >> 13);
+  return out;
+}
+
+class FakeOrigin final : public Origin {
+ public:
+  explicit FakeOrigin(const Buffer& content) : blob_(std::make_shared<FakeBlob>(content)) {
+    std::vector<Digest> leaves;
+    for (uint64_t at = 0; at < content.size(); at += kGranule)
+      leaves.push_back(image::leaf_digest(Bytes(content).subspan(at, std::min(kGranule, content.size() - at))));
+    layout_ = std::make_shared<image::IdentityLayout>(content.size(), kGranule, std::move(leaves));
+  }
+  Result<std::shared_ptr<const image::Layout>> layout() override {
+    if (broken_layouts > 0) {
+      --broken_layouts;
+      return fail(Code::kCorrupt, "the index is broken");
+    }
+    return layout_;
+  }
+  Result<std::shared_ptr<source::Blob>> blob(Deadline) override { return blob_; }
+  FakeBlob& fake() { return *blob_; }
+  unsigned broken_layouts = 0;
+
+ private:
+  std::shared_ptr<const image::Layout> layout_;
+  std::shared_ptr<FakeBlob> blob_;
+};
+
+// Outcomes of reads, for tests that wait.
+class Outcomes {
+ public:
+  Filler::Done next() {
+    return [this](Result<> result) {
+      std::lock_guard lock(mutex_);
+      codes_.push_back(result ? Code::kOk : result.error().code);
+      changed_.notify_all();
+    };
+  }
+  std::vector<Code> wait(size_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_until(lock, Deadline::after(20s).at(), [&] { return codes_.size() >= count; });
+    return codes_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Code> codes_;
+};
+
+std::vector<Code> all(size_t count, Code code) { return std::vector<Code>(count, code); }
+
+class FillerTest : public testing::Test {
+ protected:
+  static FillOptions quick() {
+    FillOptions options;
+    options.first_backoff = 1ms;
+    options.longest_backoff = 2ms;
+    options.attach_deadline = 50ms;
+    options.fill_unit = kGranule;
+    return options;
+  }
+  void start(unsigned workers, FillOptions options = quick(), uint64_t size = 32 * kGranule) {
+    content_ = pattern(size);
+    origin_ = std::make_shared<FakeOrigin>(content_);
+    queue_ = std::make_unique<FillQueue>(workers);
+    shop_ = std::make_unique<FillShop>(FillShop{*queue_, memory_, options});
+    filler_ = Filler::create(*shop_, "object", handle_, origin_, counters_);
+  }
+  void TearDown() override {
+    if (filler_) filler_->close();
+    queue_.reset();
+  }
+  void read(uint64_t granule, uint64_t count = 1) {
+    filler_->read({granule * kGranule, (granule + count) * kGranule}, outcomes_.next());
+  }
+  void expect_right(ByteRange range) {
+    EXPECT_EQ(handle_->content(range), Buffer(content_.begin() + static_cast<ptrdiff_t>(range.begin),
+                                              content_.begin() + static_cast<ptrdiff_t>(range.end)));
+  }
+  FakeBlob& blob() { return origin_->fake(); }
+  bool wait_for_reads(size_t count) { return blob().wait_for_reads(count, Deadline::after(20s)); }
+
+  Buffer content_;
+  Outcomes outcomes_;
+  std::shared_ptr<FakeHandle> handle_ = std::make_shared<FakeHandle>();
+  std::shared_ptr<FakeOrigin> origin_;
+  std::shared_ptr<Counters> counters_ = std::make_shared<Counters>();
+  MemoryBudget memory_{64 << 20};
+  std::unique_ptr<FillQueue> queue_;
+  std::unique_ptr<FillShop> shop_;
+  std::shared_ptr<Filler> filler_;
+};
+
+TEST_F(FillerTest, ManyReadersOfOneGranuleCauseOneFetch) {
+  start(4);
+  blob().hold();
+  for (unsigned i = 0; i < 8; ++i)
+    filler_->read({5 * kGranule + i * 4096, 5 * kGranule + (i + 1) * 4096}, outcomes_.next());
+  ASSERT_TRUE(wait_for_reads(1));
+  blob().release();
+  EXPECT_EQ(outcomes_.wait(8), all(8, Code::kOk));
+  EXPECT_EQ(blob().reads(), (std::vector<ByteRange>{{5 * kGranule, 6 * kGranule}}));
+  expect_right({5 * kGranule, 6 * kGranule});
+}
+
+TEST_F(FillerTest, QueuedNeighboursBecomeOneFetch) {
+  auto options = quick();
+  options.fill_unit = 2 * kGranule;
+  start(1, options, 6 * kGranule);
+  blob().hold();
+  read(0);
+  ASSERT_TRUE(wait_for_reads(1));
+  read(5);
+  read(4);
+  blob().release();
+  EXPECT_EQ(outcomes_.wait(3), all(3, Code::kOk));
+  EXPECT_EQ(blob().reads(), (std::vector<ByteRange>{{0, kGranule}, {4 * kGranule, 6 * kGranule}}));
+}
+
+TEST_F(FillerTest, ALongReadIsSharedByWorkersAndAnsweredOnce) {
+  start(4);
+  read(0, 32);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  EXPECT_EQ(blob().reads().size(), 32U);
+  expect_right({0, 32 * kGranule});
+}
+
+TEST_F(FillerTest, AReaderOfQueuedReadAheadPromotesIt) {
+  start(1);
+  blob().hold();
+  read(0);
+  ASSERT_TRUE(wait_for_reads(1));
+  read(1);   // a stream now: 2 and 3 are queued as read-ahead
+  read(20);  // demand
+  read(2);   // promotes, behind 20
+  blob().release();
+  EXPECT_EQ(outcomes_.wait(4), all(4, Code::kOk));
+  auto reads = blob().reads();
+  ASSERT_GE(reads.size(), 4U);
+  EXPECT_EQ(reads[1].begin, 1 * kGranule);
+  EXPECT_EQ(reads[2].begin, 20 * kGranule);
+  EXPECT_EQ(reads[3].begin, 2 * kGranule);
+}
+
+TEST_F(FillerTest, ASequentialReaderIsRunAheadOfAndARandomOneIsNot) {
+  start(2);
+  read(3);
+  read(20);
+  read(9);
+  EXPECT_EQ(outcomes_.wait(3), all(3, Code::kOk));
+  EXPECT_EQ(blob().reads().size(), 3U);
+  read(10);
+  EXPECT_EQ(outcomes_.wait(4), all(4, Code::kOk));
+  EXPECT_TRUE(wait_for_reads(6)) << "granule 10, and 11 and 12 ahead of it";
+}
+
+TEST_F(FillerTest, RetryableFailuresAreTriedAgain) {
+  start(1);
+  FakeAnswer broken{.kind = FakeAnswer::Kind::kFail, .after = 100};
+  broken.error = {.code = Code::kUnreachable, .what = "reset", .retry = true};
+  blob().answer(broken, 3);
+  read(7);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  EXPECT_EQ(blob().reads().size(), 4U);
+  EXPECT_EQ(counters_->retries, 3U);
+  expect_right({7 * kGranule, 8 * kGranule});
+}
+
+TEST_F(FillerTest, AFinalFailureFailsEveryReaderAndTheNextReadTriesAnew) {
+  start(1);
+  FakeAnswer denied{.kind = FakeAnswer::Kind::kFail};
+  denied.error = {.code = Code::kDenied, .what = "403"};
+  blob().answer(denied, 1);
+  blob().hold();
+  read(7);
+  read(7);
+  blob().release();
+  EXPECT_EQ(outcomes_.wait(2), all(2, Code::kDenied));
+  EXPECT_EQ(counters_->failures().at("denied"), 2U);
+  EXPECT_EQ(handle_->writes(), 0U);
+  read(7);
+  EXPECT_EQ(outcomes_.wait(3).back(), Code::kOk);
+}
+
+TEST_F(FillerTest, CorruptBytesAreFetchedOnceMore) {
+  start(1);
+  blob().answer({.kind = FakeAnswer::Kind::kFlipBit, .after = 77}, 1);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  EXPECT_EQ(counters_->refetches, 1U);
+  expect_right({2 * kGranule, 3 * kGranule});
+}
+
+TEST_F(FillerTest, BytesThatStayCorruptAreNeverWritten) {
+  start(1);
+  blob().answer({.kind = FakeAnswer::Kind::kZeroFill, .after = 10}, 5);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kCorrupt));
+  EXPECT_EQ(blob().reads().size(), 2U);
+  EXPECT_EQ(handle_->writes(), 0U);
+}
+
+TEST_F(FillerTest, AnswersOfTheWrongLengthAreNeverWritten) {
+  start(1);
+  blob().answer({.kind = FakeAnswer::Kind::kTruncate, .after = 4096}, 1);
+  blob().answer({.kind = FakeAnswer::Kind::kRepeat}, 1);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  EXPECT_EQ(blob().reads().size(), 3U);
+  EXPECT_EQ(handle_->writes(), 1U);
+}
+
+TEST_F(FillerTest, AStalledOriginEndsAtTheReadersDeadline) {
+  auto options = quick();
+  options.reader_deadline = 60ms;
+  start(1, options);
+  blob().answer({.kind = FakeAnswer::Kind::kStall}, 100);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kTooSlow));
+}
+
+TEST_F(FillerTest, AReaderInTheQueueExpiresWithoutAWorker) {
+  auto options = quick();
+  options.reader_deadline = 30s;
+  start(1, options);
+  blob().hold();
+  read(2);
+  ASSERT_TRUE(wait_for_reads(1));
+  filler_->expire();
+  EXPECT_EQ(outcomes_.wait(0).size(), 0U);
+  options.reader_deadline = 0ms;
+  shop_->options = options;
+  read(9);
+  filler_->expire();
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kTooSlow));
+  blob().release();
+  EXPECT_EQ(outcomes_.wait(2).back(), Code::kOk);
+}
+
+TEST_F(FillerTest, ClosingCancelsReadersAndWhatRunsForThem) {
+  start(1);
+  blob().hold();
+  read(2);
+  ASSERT_TRUE(wait_for_reads(1));
+  read(9);
+  filler_->close();
+  EXPECT_EQ(outcomes_.wait(2), all(2, Code::kCancelled));
+  read(1);
+  EXPECT_EQ(outcomes_.wait(3).back(), Code::kCancelled);
+  queue_.reset();  // joins: the read that was under way has ended
+  EXPECT_EQ(handle_->writes(), 0U);
+}
+
+TEST_F(FillerTest, WritesAreRepeatedUntilTheCacheHasAttachedTheFile) {
+  start(1);
+  handle_->refuse(ENOBUFS, 5);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  EXPECT_EQ(handle_->writes(), 6U);
+}
+
+TEST_F(FillerTest, ACacheThatStaysFullFailsTheReader) {
+  start(1);
+  handle_->refuse(ENOBUFS, 100'000);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kNoSpace));
+}
+
+TEST_F(FillerTest, ShortWritesGoOnAtABlock) {
+  start(1);
+  handle_->write_at_most(10'000);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  expect_right({2 * kGranule, 3 * kGranule});
+}
+
+TEST_F(FillerTest, AReadThatCrossedItsFillIsNotFetchedAgainButALaterOneIs) {
+  start(1);
+  read(2);
+  outcomes_.wait(1);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(2), all(2, Code::kOk));
+  EXPECT_EQ(blob().reads().size(), 1U);
+  shop_->options.fresh = Duration(0);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(3), all(3, Code::kOk));
+  EXPECT_EQ(blob().reads().size(), 2U) << "the cache has lost the bytes";
+}
+
+TEST_F(FillerTest, AReadPastTheEndIsAnswered) {
+  start(1, quick(), 3 * kGranule);
+  filler_->read({3 * kGranule, 4 * kGranule}, outcomes_.next());
+  filler_->read({2 * kGranule + 4096, 9 * kGranule}, outcomes_.next());
+  EXPECT_EQ(outcomes_.wait(2), all(2, Code::kOk));
+  EXPECT_EQ(blob().reads().size(), 1U);
+}
+
+TEST_F(FillerTest, ABrokenIndexFailsReadersUntilItIsReadable) {
+  start(1);
+  origin_->broken_layouts = 1;
+  read(2);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kCorrupt));
+  read(2);
+  EXPECT_EQ(outcomes_.wait(2).back(), Code::kOk);
+}
+
+TEST_F(FillerTest, MemoryStaysWithinTheBudget) {
+  start(8);
+  for (unsigned i = 0; i < 32; i += 2) read(i);
+  EXPECT_EQ(outcomes_.wait(16), all(16, Code::kOk));
+  EXPECT_LE(memory_.peak(), 8 * 2 * kGranule);
+  filler_->close();
+  queue_.reset();
+  EXPECT_EQ(memory_.used(), 0U);
+}
+
+}  // namespace
+}  // namespace hydrant::fetch

@@ -1,0 +1,341 @@
+#include "fetch/prepare.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <future>
+
+#include "base/file.h"
+#include "fetch/fake_control.h"
+#include "image/index/index_fixture.h"
+#include "proto/object_id.h"
+#include "source/fake.h"
+
+namespace hydrant::fetch {
+namespace {
+
+using namespace std::chrono_literals;
+using image::fixture::TarFile;
+
+constexpr char kGzipLayer[] = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+// Stands for hydrantd: opens the object as its lookup would, and notes how the ingest ended.
+struct FakeCache {
+  struct Object {
+    std::shared_ptr<FakeHandle> handle = std::make_shared<FakeHandle>();
+    std::optional<uint64_t> size;
+    bool retired = false;
+  };
+
+  class OneIngestion final : public Ingestion {
+   public:
+    explicit OneIngestion(Object& object) : object_(object) {}
+    ~OneIngestion() override { object_.retired = !object_.size; }
+    bool present() const override { return false; }
+    Result<> end(uint64_t size, Deadline) override {
+      object_.size = size;
+      return {};
+    }
+
+   private:
+    Object& object_;
+  };
+
+  BeginIngest begin() {
+    return [this](const std::string& id, Deadline) -> Result<std::unique_ptr<Ingestion>> {
+      std::lock_guard lock(mutex);
+      if (refuse != Code::kOk) return fail(refuse, "hydrantd says no");
+      auto& object = objects[id];
+      uint32_t number = ++opened;
+      live->open({number, number, "erofs,hydrant", id, object.handle});
+      return std::make_unique<OneIngestion>(object);
+    };
+  }
+
+  std::mutex mutex;
+  std::map<std::string, Object> objects;
+  uint32_t opened = 0;
+  Code refuse = Code::kOk;
+  Objects* live = nullptr;
+};
+
+class PrepareTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = testing::TempDir() + "prepareXXXXXX";
+    root_ = ::mkdtemp(name.data());
+    ASSERT_TRUE(make_directories(root_ + "/fetch"));
+    start();
+  }
+  void TearDown() override {
+    stop();
+    queue_.stop();
+    std::filesystem::remove_all(root_);
+  }
+  // A daemon's parts; starting again is a restart.
+  void start() {
+    stop();
+    Paths paths{root_};
+    catalogue_ = *Catalogue::open(paths.catalogue());
+    credentials_ = *CredentialStore::open(paths.credentials());
+    origins_ = std::make_unique<Origins>(
+        paths,
+        [this](const proto::SourceReference&, std::optional<bool>) -> Result<std::shared_ptr<source::ImageStore>> {
+          return store_;
+        },
+        [](const proto::SourceReference&, Deadline) -> Result<std::shared_ptr<source::Blob>> {
+          return fail(Code::kUnsupported, "no blobs here");
+        });
+    objects_ =
+        std::make_unique<Objects>(shop_, *catalogue_, [this](const ObjectRow& row) { return origins_->origin(row); });
+    cache_.live = objects_.get();
+    streamer_ = std::make_unique<LayerStreamer>(paths, *origins_, *objects_, cache_.begin(), 2);
+    preparer_ = std::make_unique<Preparer>(paths, *catalogue_, *credentials_, *origins_, *streamer_);
+  }
+  void stop() {
+    preparer_.reset();
+    streamer_.reset();
+    objects_.reset();
+    origins_.reset();
+    catalogue_.reset();
+  }
+
+  struct Layer {
+    Buffer tar;
+    std::shared_ptr<source::FakeBlob> blob;
+    Digest digest;
+    uint64_t size = 0;
+    std::string device() const { return proto::device_object_id(image::kLayoutVersion, sha256(tar).text()); }
+  };
+  Layer add_layer(const std::vector<TarFile>& files) {
+    Layer layer{.tar = image::fixture::tar(files), .blob = nullptr, .digest = {}};
+    Buffer stored = image::fixture::gzip(layer.tar);
+    layer.digest = sha256(stored);
+    layer.size = stored.size();
+    layer.blob = store_->add_blob(std::move(stored));
+    return layer;
+  }
+  void add_image(const std::string& tag, const std::vector<Layer>& layers, const std::string& type = kGzipLayer) {
+    proto::Json config = {{"architecture", "amd64"}, {"os", "linux"}, {"config", proto::Json::object()}};
+    config["rootfs"] = {{"type", "layers"}, {"diff_ids", proto::Json::array()}};
+    proto::Json manifest = {{"schemaVersion", 2}, {"mediaType", proto::media::kOciManifest}};
+    manifest["layers"] = proto::Json::array();
+    for (const Layer& layer : layers) {
+      config["rootfs"]["diff_ids"].push_back(sha256(layer.tar).text());
+      manifest["layers"].push_back({{"mediaType", type}, {"digest", layer.digest.text()}, {"size", layer.size}});
+    }
+    std::string text = config.dump();
+    config_blob_ = store_->add_blob(to_buffer(as_bytes(text)));
+    manifest["config"] = {
+        {"mediaType", proto::media::kOciConfig}, {"digest", sha256(as_bytes(text)).text()}, {"size", text.size()}};
+    store_->add_manifest(tag, std::string(proto::media::kOciManifest), manifest.dump());
+  }
+  Result<proto::PrepareReply> prepare(const std::string& tag = "1", bool index_only = false,
+                                      std::stop_token stop = {}) {
+    proto::PrepareRequest request;
+    request.source = "registry.example/app:" + tag;
+    request.platform = "linux/amd64";
+    request.index_only = index_only;
+    PrepareEvents events;
+    events.progress = [this](const proto::Progress& progress) { last_progress_ = progress; };
+    events.warning = [this](const std::string& text) { warnings_.push_back(text); };
+    return preparer_->prepare(request, events, stop);
+  }
+  std::shared_ptr<source::FakeStore> store_ = std::make_shared<source::FakeStore>();
+  std::string root_;
+  FillQueue queue_{2};
+  MemoryBudget memory_{16 << 20};
+  FillShop shop_{queue_, memory_, {}};
+  FakeCache cache_;
+  std::unique_ptr<Catalogue> catalogue_;
+  std::unique_ptr<CredentialStore> credentials_;
+  std::unique_ptr<Origins> origins_;
+  std::unique_ptr<Objects> objects_;
+  std::unique_ptr<LayerStreamer> streamer_;
+  std::unique_ptr<Preparer> preparer_;
+  std::shared_ptr<source::FakeBlob> config_blob_;
+  proto::Progress last_progress_;
+  std::vector<std::string> warnings_;
+};
+
+TEST_F(PrepareTest, StreamsEachLayerOnceFillsItsDeviceAndIsThenLazy) {
+  Layer lower = add_layer(image::fixture::many_files(1));
+  Layer upper = add_layer({{"etc/name", to_buffer(as_bytes("upper"))}});
+  add_image("1", {lower, upper});
+  auto first = prepare();
+  ASSERT_TRUE(first) << first.error().what;
+  EXPECT_EQ(first->devices, (std::vector<std::string>{lower.device(), upper.device()}));
+  EXPECT_EQ(first->domain_id, "hydrant");
+  EXPECT_EQ(first->meta_digest, "sha256:" + first->fsid);
+  EXPECT_EQ(first->image.streamed_bytes, lower.size + upper.size);
+  EXPECT_EQ(first->image.compressed_bytes, lower.size + upper.size);
+  EXPECT_GT(first->image.files, 200U);
+
+  auto built = image::fixture::build(image::fixture::gzip(lower.tar),
+                                     image::fixture::expectation(image::fixture::gzip(lower.tar), lower.tar));
+  ASSERT_TRUE(built);
+  auto& object = cache_.objects[lower.device()];
+  EXPECT_EQ(object.size, built->device.size());
+  EXPECT_EQ(object.handle->content({0, built->device.size()}), built->device);
+  EXPECT_FALSE(object.retired);
+
+  auto second = prepare();
+  ASSERT_TRUE(second) << second.error().what;
+  EXPECT_EQ(second->fsid, first->fsid);
+  EXPECT_EQ(second->devices, first->devices);
+  EXPECT_EQ(second->image.streamed_bytes, 0U);
+  EXPECT_EQ(second->image.unpacked_bytes, first->image.unpacked_bytes);
+  EXPECT_EQ(lower.blob->reads().size(), 1U);
+  EXPECT_EQ(config_blob_->reads().size(), 1U);
+}
+
+TEST_F(PrepareTest, ARestartedDaemonAnswersOpensAndFillsTheirReads) {
+  Layer layer = add_layer(image::fixture::many_files(2));
+  add_image("1", {layer});
+  auto prepared = prepare();
+  ASSERT_TRUE(prepared) << prepared.error().what;
+  const uint64_t size = *cache_.objects[layer.device()].size;
+  Buffer device = cache_.objects[layer.device()].handle->content({0, size});
+  start();
+
+  store_->fail_with({.code = Code::kUnreachable, .what = "no network"});
+  auto handle = std::make_shared<FakeHandle>();
+  EXPECT_EQ(objects_->open({1, 1, "erofs,hydrant", layer.device(), handle}), static_cast<int64_t>(size));
+  auto metadata = std::make_shared<FakeHandle>();
+  int64_t metadata_size = objects_->open({2, 2, "erofs,hydrant", prepared->fsid, metadata});
+  ASSERT_GT(metadata_size, 0);
+  objects_->read({5, 2, {0, static_cast<uint64_t>(metadata_size)}});
+  ASSERT_TRUE(metadata->wait_for_completions(1, Deadline::after(20s)));
+  EXPECT_EQ(sha256(metadata->content({0, static_cast<uint64_t>(metadata_size)})).hex(), prepared->fsid);
+
+  store_->fail_with({.code = Code::kOk, .what = ""});
+  objects_->read({6, 1, {size - 4096, size}});
+  objects_->read({7, 1, {0, size}});
+  ASSERT_TRUE(handle->wait_for_completions(2, Deadline::after(20s)));
+  EXPECT_EQ(handle->content({0, size}), device);
+}
+
+TEST_F(PrepareTest, IndexOnlyPutsNothingIntoTheCache) {
+  Layer layer = add_layer({{"a", image::fixture::text(100'000)}});
+  add_image("1", {layer});
+  auto indexed = prepare("1", true);
+  ASSERT_TRUE(indexed) << indexed.error().what;
+  EXPECT_TRUE(cache_.objects.empty());
+  EXPECT_EQ(indexed->fsid, "");
+  EXPECT_EQ(indexed->image.layers.size(), 1U);
+  auto mounted = prepare();
+  ASSERT_TRUE(mounted) << mounted.error().what;
+  EXPECT_TRUE(cache_.objects.empty()) << "the index makes the layer lazy";
+  EXPECT_EQ(mounted->image.streamed_bytes, 0U);
+}
+
+TEST_F(PrepareTest, ACorruptLayerLeavesNothingBehind) {
+  Layer layer = add_layer(image::fixture::many_files(3));
+  add_image("1", {layer});
+  layer.blob->answer({.kind = source::FakeAnswer::Kind::kFlipBit, .after = layer.size / 2}, 1);
+  auto failed = prepare();
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().code, Code::kCorrupt) << failed.error().what;
+  EXPECT_TRUE(cache_.objects[layer.device()].retired);
+  EXPECT_FALSE(std::filesystem::exists(Paths{root_}.index(layer.digest)));
+  EXPECT_EQ(catalogue_->object(layer.device()).error().code, Code::kNotFound);
+  auto again = prepare();
+  EXPECT_TRUE(again) << again.error().what;
+}
+
+TEST_F(PrepareTest, TwoPreparesOfOneLayerShareItsStream) {
+  Layer layer = add_layer(image::fixture::many_files(4));
+  add_image("1", {layer});
+  layer.blob->hold();
+  auto run = [this] {
+    proto::PrepareRequest request;
+    request.source = "registry.example/app:1";
+    PrepareEvents events{[](const proto::Progress&) {}, [](const std::string&) {}};
+    return preparer_->prepare(request, events, {}).has_value();
+  };
+  auto one = std::async(std::launch::async, run);
+  auto two = std::async(std::launch::async, run);
+  ASSERT_TRUE(layer.blob->wait_for_reads(1, Deadline::after(20s)));
+  layer.blob->release();
+  EXPECT_TRUE(one.get());
+  EXPECT_TRUE(two.get());
+  EXPECT_EQ(layer.blob->reads().size(), 1U);
+}
+
+TEST_F(PrepareTest, AClientThatLeavesEndsTheStreamNobodyElseWants) {
+  Layer layer = add_layer(image::fixture::many_files(5));
+  add_image("1", {layer});
+  layer.blob->hold();
+  std::stop_source stop;
+  auto run = std::async(std::launch::async, [&] { return prepare("1", false, stop.get_token()).error().code; });
+  ASSERT_TRUE(layer.blob->wait_for_reads(1, Deadline::after(20s)));
+  stop.request_stop();
+  EXPECT_EQ(run.get(), Code::kCancelled);
+  streamer_.reset();  // joins
+  EXPECT_TRUE(cache_.objects[layer.device()].retired);
+}
+
+TEST_F(PrepareTest, StartsWithoutTheNetworkWhenEverythingIsHere) {
+  Layer layer = add_layer({{"a", image::fixture::text(100'000)}});
+  add_image("1", {layer});
+  auto first = prepare();
+  ASSERT_TRUE(first) << first.error().what;
+  start();
+  store_->fail_with({.code = Code::kUnreachable, .what = "no route"});
+  auto second = prepare();
+  ASSERT_TRUE(second) << second.error().what;
+  EXPECT_EQ(second->fsid, first->fsid);
+  EXPECT_EQ(warnings_.size(), 1U);
+  EXPECT_EQ(prepare("other").error().code, Code::kUnreachable);
+  store_->fail_with({.code = Code::kUnauthorized, .what = "401"});
+  EXPECT_EQ(prepare().error().code, Code::kUnauthorized) << "a refusal is not an absence";
+}
+
+TEST_F(PrepareTest, ABusyDeviceIsIndexedWithoutTheCache) {
+  Layer layer = add_layer({{"a", image::fixture::text(100'000)}});
+  add_image("1", {layer});
+  cache_.refuse = Code::kBusy;
+  EXPECT_TRUE(prepare());
+  cache_.refuse = Code::kUnreachable;
+  Layer other = add_layer({{"b", image::fixture::text(100'000, 7)}});
+  add_image("2", {other});
+  EXPECT_EQ(prepare("2").error().code, Code::kUnreachable) << "hydrantd is needed";
+}
+
+TEST_F(PrepareTest, NamesWhatItCannotMount) {
+  Layer layer = add_layer({{"a", image::fixture::text(1000)}});
+  add_image("1", {layer}, "application/vnd.oci.image.layer.v1.tar+zstd");
+  auto zstd = prepare();
+  ASSERT_FALSE(zstd);
+  EXPECT_EQ(zstd.error().code, Code::kUnsupported);
+  EXPECT_NE(zstd.error().what.find("zstd"), std::string::npos) << zstd.error().what;
+  EXPECT_TRUE(layer.blob->reads().empty());
+  EXPECT_EQ(prepare("missing").error().code, Code::kNotFound);
+
+  PrepareEvents events{[](const proto::Progress&) {}, [](const std::string&) {}};
+  proto::PrepareRequest request;
+  request.source = "oci:relative/dir";
+  EXPECT_EQ(preparer_->prepare(request, events, {}).error().code, Code::kInvalid);
+  request.source = "https://example/file.bin";
+  EXPECT_EQ(preparer_->prepare(request, events, {}).error().code, Code::kUnsupported);
+}
+
+TEST_F(PrepareTest, ADamagedMetadataImageOrIndexIsMadeAgain) {
+  Layer layer = add_layer({{"a", image::fixture::text(100'000)}});
+  add_image("1", {layer});
+  auto first = prepare();
+  ASSERT_TRUE(first) << first.error().what;
+  Paths paths{root_};
+  ASSERT_TRUE(write_file_atomic(paths.metadata(first->fsid), as_bytes("rot")));
+  auto second = prepare();
+  ASSERT_TRUE(second) << second.error().what;
+  EXPECT_EQ(second->fsid, first->fsid);
+  EXPECT_EQ(sha256(as_bytes(*read_file(paths.metadata(first->fsid)))).hex(), first->fsid);
+  EXPECT_EQ(layer.blob->reads().size(), 1U);
+  ASSERT_TRUE(write_file_atomic(paths.index(layer.digest), as_bytes("rot")));
+  EXPECT_TRUE(prepare());
+  EXPECT_EQ(layer.blob->reads().size(), 2U);
+}
+
+}  // namespace
+}  // namespace hydrant::fetch
