@@ -23,6 +23,8 @@ using std::chrono::seconds;
 
 constexpr auto kConnectPatience = seconds(2);
 constexpr auto kStartPatience = seconds(10);
+constexpr auto kStopPatience = seconds(5);
+constexpr int kKeeperRunsAlready = 3;  // its exit status: the daemons are being restarted
 
 bool is_absence(const Error& error) { return error.code == Code::kNotFound || error.code == Code::kUnreachable; }
 
@@ -35,7 +37,8 @@ Result<std::string> keeper_path() {
   return keeper.string();
 }
 
-// In a session of its own, so that a Ctrl-C meant for the CLI does not reach it; its output goes to `log`.
+// In a session of its own, so that a Ctrl-C meant for the CLI does not reach it; its output goes to `log`. In the
+// foreground for as long as we may have to take it back; our end leaves it to init.
 Result<pid_t> spawn_keeper(const std::string& keeper, const std::string& root, int log) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
@@ -44,11 +47,12 @@ Result<pid_t> spawn_keeper(const std::string& keeper, const std::string& root, i
   ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_adddup2(&actions, log, 1);
   ::posix_spawn_file_actions_adddup2(&actions, log, 2);
+  ::posix_spawn_file_actions_addchdir_np(&actions, "/");
   sigset_t none;
   sigemptyset(&none);
   ::posix_spawnattr_setsigmask(&attributes, &none);
   ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-  std::vector<std::string> words = {keeper, "--root", root};
+  std::vector<std::string> words = {keeper, "--root", root, "--foreground"};
   std::vector<char*> arguments;
   for (auto& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
@@ -58,6 +62,13 @@ Result<pid_t> spawn_keeper(const std::string& keeper, const std::string& root, i
   ::posix_spawnattr_destroy(&attributes);
   if (err) return fail_sys(err, keeper);
   return pid;
+}
+
+// The keeper ends its children in order, then itself. One that takes longer is left to finish alone.
+void take_back(pid_t keeper) {
+  ::kill(keeper, SIGTERM);
+  Deadline deadline = Deadline::after(kStopPatience);
+  while (::waitpid(keeper, nullptr, WNOHANG) == 0 && !deadline.passed()) ::poll(nullptr, 0, 10);
 }
 
 // The last line of any log in `run_dir` written since `since` that reports an error, else the last line at all.
@@ -128,12 +139,16 @@ tl::expected<void, Failure> Daemons::start_and_wait(Deadline deadline) const {
   ::futimens(log->get(), nullptr);
   auto pid = spawn_keeper(*keeper, root, log->get());
   if (!pid) return tl::unexpected(Failure(ExitStatus::kNoDaemon, pid.error().what));
+  bool running = true;
   for (;;) {
     auto ready = check_ready();
     if (ready) return {};
     int status = 0;
-    bool keeper_failed = ::waitpid(*pid, &status, WNOHANG) == *pid && status != 0;
-    if (keeper_failed || deadline.passed()) {
+    bool ended = running && ::waitpid(*pid, &status, WNOHANG) == *pid;
+    if (ended) running = false;
+    bool failed = ended && !(WIFEXITED(status) && WEXITSTATUS(status) == kKeeperRunsAlready);
+    if (failed || deadline.passed()) {
+      if (running) take_back(*pid);
       std::string words = last_words(run_dir(), since);
       std::string what = "the daemons did not start under " + root;
       if (!words.empty()) what += ": " + words;
