@@ -53,7 +53,11 @@ Error refusal(Error error) {
                      "CONFIG_EROFS_FS_BACKED_BY_FILE, and a cache on ext4, xfs or btrfs (" +
                      error.what + ")",
                  .sys = error.sys};
-  if (error.sys == EINVAL || error.sys == EUCLEAN || error.sys == EOPNOTSUPP) error.code = Code::kCorrupt;
+  if (error.sys == EINVAL || error.sys == EUCLEAN || error.sys == EOPNOTSUPP) {
+    // EROFS tells its reasons to the kernel's log only.
+    error.code = Code::kCorrupt;
+    error.what += "; the image or its number of devices does not suit this kernel, whose log says why (dmesg)";
+  }
   return error;
 }
 

@@ -9,8 +9,8 @@
 
 namespace hydrant::daemon {
 
-// The kernel's window for reads through the mount. Larger ones make page faults slow and single requests large; what a
-// stream needs beyond is fetched ahead by the user daemon (docs/decisions/005-read-ahead.md).
+// The kernel's window for reads through the mount, which is also what one page fault asks for. A window above 1 MiB
+// makes faults slow; what a stream needs beyond is fetched ahead by the user daemon.
 inline constexpr unsigned kDefaultReadAheadKb = 128;
 
 struct ErofsSource {
