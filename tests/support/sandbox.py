@@ -158,6 +158,7 @@ class Relay:
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        source.close()  # the other thread closes the other end
 
     def pace(self, size):
         self.open.wait()
