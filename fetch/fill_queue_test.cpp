@@ -12,11 +12,11 @@ namespace {
 using namespace std::chrono_literals;
 
 TEST(FillQueue, ReadAheadLeavesHalfOfTheWorkersToDemand) {
-  FillQueue queue(4);
   std::promise<void> gate;
   auto open = gate.get_future().share();
   std::atomic<int> ahead{0};
   std::promise<void> demand;
+  FillQueue queue(4);  // last: joins before the rest goes
   for (int i = 0; i < 8; ++i)
     queue.submit(Priority::kAhead, [&](std::stop_token) {
       ++ahead;
@@ -29,7 +29,6 @@ TEST(FillQueue, ReadAheadLeavesHalfOfTheWorkersToDemand) {
 }
 
 TEST(FillQueue, PostponedWorkLetsOthersPass) {
-  FillQueue queue(1);
   std::promise<void> late, soon;
   Instant now = Clock::system().now();
   std::mutex mutex;
@@ -38,6 +37,7 @@ TEST(FillQueue, PostponedWorkLetsOthersPass) {
     std::lock_guard lock(mutex);
     order += c;
   };
+  FillQueue queue(1);
   queue.submit(
       Priority::kDemand,
       [&](std::stop_token) {
@@ -57,8 +57,8 @@ TEST(FillQueue, PostponedWorkLetsOthersPass) {
 TEST(FillQueue, StoppingDropsWhatIsQueued) {
   auto owned = std::make_shared<int>(1);
   std::weak_ptr<int> seen = owned;
-  FillQueue queue(1);
   std::promise<void> started;
+  FillQueue queue(1);
   queue.submit(Priority::kDemand, [&](std::stop_token stop) {
     started.set_value();
     while (!stop.stop_requested()) std::this_thread::yield();
