@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 
 from case import Case
@@ -91,11 +92,12 @@ class Faults(Case):
 
     def test_an_origin_that_stalls_fails_reads_in_time_and_comes_back(self):
         expected = (self.unpack("many") / "srv/random.bin").read_bytes()
+        self.hydrant.start_daemons("--read-limit", "3")
         with Relay(self.registry.port) as relay:
             directory = self.slow_mount(relay)
             relay.hold()
             reader = Reader(directory / "srv/random.bin")
-            reader.join(90)
+            reader.join(30)  # the kernel asks once for readahead and once for the reader
             self.assertFalse(reader.is_alive(), "the reader hangs")
             self.assertIsNotNone(reader.error)
             relay.release()
@@ -103,7 +105,6 @@ class Faults(Case):
             self.finish(again, expected)
 
     def test_a_reader_that_waits_can_be_killed(self):
-        import subprocess
         with Relay(self.registry.port) as relay:
             directory = self.slow_mount(relay)
             relay.hold()

@@ -61,25 +61,33 @@ class Registry:
 
     def __init__(self, user=None, password=None):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="hydrant-registry-"))
-        self.port = free_port()
         self.auth = None
-        config = [
-            "version: 0.1",
-            "log: {level: error, accesslog: {disabled: false}}",
-            f"storage: {{filesystem: {{rootdirectory: {self.directory}/data}}, delete: {{enabled: true}}}}",
-            f"http: {{addr: '127.0.0.1:{self.port}', secret: e2e}}",
-        ]
+        access = ""
         if user:
             htpasswd = subprocess.run(["htpasswd", "-Bbn", user, password], check=True, stdout=subprocess.PIPE).stdout
             (self.directory / "htpasswd").write_bytes(htpasswd)
-            config.append(f"auth: {{htpasswd: {{realm: e2e, path: {self.directory}/htpasswd}}}}")
+            access = f"auth: {{htpasswd: {{realm: e2e, path: {self.directory}/htpasswd}}}}\n"
             self.auth = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-        (self.directory / "config.yml").write_text("\n".join(config) + "\n")
         self.log = open(self.directory / "log", "wb")
+        for _ in range(5):  # somebody else may take the port between our look and the registry's bind
+            if self.start(access):
+                return
+        raise AssertionError("docker-registry does not start:\n" + (self.directory / "log").read_text()[-2000:])
+
+    def start(self, access):
+        self.port = free_port()
+        (self.directory / "config.yml").write_text(
+            "version: 0.1\n"
+            "log: {level: error, accesslog: {disabled: false}}\n"
+            f"storage: {{filesystem: {{rootdirectory: {self.directory}/data}}, delete: {{enabled: true}}}}\n"
+            f"http: {{addr: '127.0.0.1:{self.port}', secret: e2e}}\n" + access)
         self.process = subprocess.Popen(["docker-registry", "serve", str(self.directory / "config.yml")],
-                                        stdout=self.log, stderr=subprocess.STDOUT, env={"OTEL_TRACES_EXPORTER": "none",
-                                                                                       "PATH": os.environ["PATH"]})
-        wait_until(lambda: accepts(self.port), what="registry listens")
+                                        stdout=self.log, stderr=subprocess.STDOUT,
+                                        env={"OTEL_TRACES_EXPORTER": "none", "PATH": os.environ["PATH"]})
+        wait_until(lambda: accepts(self.port) or self.process.poll() is not None, 30, "registry listens")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.1)
+        return self.process.returncode is None
 
     def name(self, image, port=None):
         return f"127.0.0.1:{port or self.port}/{image}"
@@ -219,6 +227,15 @@ class Hydrant:
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
         (self.base / "docker/config.json").write_text(json.dumps({"auths": {registry: {"auth": token}}}))
 
+    def start_daemons(self, *hydrantd_options):
+        """Without a keeper, and with options that people do not set in a command."""
+        for name, options in (("hydrantd", hydrantd_options), ("hydrant-fetchd", ())):
+            self.root.mkdir(exist_ok=True)
+            with open(self.base / f"{name}.log", "wb") as log:
+                subprocess.Popen([str(BIN / name), "--root", str(self.root), *options], env=self.env, stdout=log, stderr=log)
+        status = lambda: json.loads(self.run("version", "--json").stdout)["hydrantd"] or {}
+        wait_until(lambda: status().get("attached"), what="daemons are ready")
+
     def daemons(self):
         """name: pid of what runs for this root."""
         return {name: pid for pid, name in processes_naming(str(self.root)).items() if name != "hydrant"}
@@ -264,7 +281,7 @@ def small_disk(megabytes):
     point.mkdir()
     with open(image, "wb") as file:
         file.truncate(megabytes << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-m", "0", str(image)], check=True)
     subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
     try:
         yield point
