@@ -89,7 +89,7 @@ class Object : public std::enable_shared_from_this<Object> {
   std::optional<Lookup> lookup_;
   std::shared_ptr<BackingFile> found_;  // between finding and attaching
   bool existing_ = false;               // found_ has a name
-  bool named_ = false;                  // the attached file has a name
+  std::atomic<bool> named_{false};      // the attached file has a name; the maintenance thread reads it
   bool needs_update_ = false;
   std::atomic<bool> local_write_{false};
 
