@@ -31,7 +31,7 @@ FillQueue::Ticket FillQueue::submit(Priority priority, UniqueFunction<void(std::
   ticket->work = std::move(work);
   {
     std::lock_guard lock(mutex_);
-    if (stop_.stop_requested()) return ticket;
+    if (stop_.stop_requested()) return nullptr;
     (priority == Priority::kDemand ? demand_ : ahead_).push_back(ticket);
   }
   wake_.notify_one();
@@ -59,6 +59,9 @@ void FillQueue::stop() {
     dropped_demand.swap(demand_);
     dropped_ahead.swap(ahead_);
   }
+  // Whoever queued the work may hold its ticket, and the work may hold them.
+  for (auto* dropped : {&dropped_demand, &dropped_ahead})
+    for (const Ticket& ticket : *dropped) ticket->work = {};
   wake_.notify_all();
   threads_.clear();
 }

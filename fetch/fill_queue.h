@@ -28,7 +28,7 @@ class FillQueue {
   class Entry;
   using Ticket = std::shared_ptr<Entry>;
 
-  // Runs `work` once, not before `not_before`. The work gets a token that stops when the queue does.
+  // Runs `work` once, not before `not_before`. The work gets a token that stops when the queue does; null when it has.
   Ticket submit(Priority priority, UniqueFunction<void(std::stop_token)> work, Instant not_before = Instant::min());
   // A queued read-ahead becomes demand; of no effect on what runs already.
   void promote(const Ticket& ticket);
