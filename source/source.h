@@ -25,6 +25,13 @@ struct ReadRequest {
 // Takes consecutive pieces in order. An error ends the read and becomes its result. Called in the reader's thread.
 using Sink = std::function<Result<>(Bytes)>;
 
+// What tells one content of an object from the next where its name does not (a digest does).
+struct BlobVersion {
+  std::string validator;  // another one whenever the content is another; empty: the place has none
+  int64_t modified = 0;   // seconds since 1970; 0: not known
+  bool ranges = true;     // can be read in the middle
+};
+
 // One remote object that does not change under its readers: a source that notices a change fails with kGone.
 // Thread-safe: many reads of one blob run at a time, each blocking its own thread.
 class Blob {
@@ -33,6 +40,8 @@ class Blob {
   virtual uint64_t size() const = 0;
   // Delivers exactly request.range, or an error; what the sink got before an error must be thrown away by its owner.
   virtual Result<> read(const ReadRequest& request, const Sink& sink) = 0;
+  // As the place told when the blob was opened; asks nobody.
+  virtual BlobVersion version() const { return {}; }
   // For logs and messages: an origin without credentials, "registry.example/app@sha256:…".
   virtual std::string describe() const = 0;
 };

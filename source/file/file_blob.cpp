@@ -1,7 +1,5 @@
 #include "source/file/file_blob.h"
 
-#include <sys/stat.h>
-
 #include <cerrno>
 
 #include "base/file.h"
@@ -12,17 +10,28 @@ namespace {
 constexpr size_t kPiece = 256 << 10;
 }
 
-FileBlob::FileBlob(Fd fd, std::string path, uint64_t size, timespec mtime)
-    : fd_(std::move(fd)), path_(std::move(path)), size_(size), mtime_(mtime) {}
+FileBlob::FileBlob(Fd fd, std::string path, const struct stat& status)
+    : fd_(std::move(fd)),
+      path_(std::move(path)),
+      size_(static_cast<uint64_t>(status.st_size)),
+      inode_(status.st_ino),
+      mtime_(status.st_mtim) {}
+
+BlobVersion FileBlob::version() const {
+  return {
+      .validator = std::to_string(inode_) + " " + std::to_string(mtime_.tv_sec) + "." + std::to_string(mtime_.tv_nsec),
+      .modified = mtime_.tv_sec};
+}
 
 Result<std::shared_ptr<FileBlob>> FileBlob::open(const std::string& path) {
   // O_NONBLOCK: a FIFO without a writer must not hold us here.
   HYDRANT_TRY(Fd fd, open_file(path, O_RDONLY | O_NONBLOCK));
   struct stat status {};
   if (::fstat(fd.get(), &status)) return fail_sys(errno, "stat " + path);
+  if (S_ISDIR(status.st_mode))
+    return fail(Code::kUnsupported, path + " is a directory; an OCI layout is named oci:" + path);
   if (!S_ISREG(status.st_mode)) return fail(Code::kUnsupported, path + " is not a regular file");
-  return std::shared_ptr<FileBlob>(
-      new FileBlob(std::move(fd), path, static_cast<uint64_t>(status.st_size), status.st_mtim));
+  return std::shared_ptr<FileBlob>(new FileBlob(std::move(fd), path, status));
 }
 
 Result<> FileBlob::check_unchanged() const {

@@ -1,5 +1,8 @@
 #include "source/http/http_blob.h"
 
+#include <curl/curl.h>
+
+#include <algorithm>
 #include <charconv>
 
 #include "base/check.h"
@@ -85,16 +88,22 @@ Result<std::shared_ptr<HttpBlob>> HttpBlob::open(std::shared_ptr<HttpClient> cli
   blob->size_ = *size;
   blob->etag_ = strong_etag(head);
   blob->last_modified_ = head.header("last-modified");
+  blob->ranges_ = head.status != 200 || *size == 0;
   return blob;
+}
+
+BlobVersion HttpBlob::version() const {
+  time_t modified = last_modified_.empty() ? -1 : ::curl_getdate(last_modified_.c_str(), nullptr);
+  return {.validator = etag_.empty() ? last_modified_ : etag_,
+          .modified = std::max<time_t>(modified, 0),
+          .ranges = ranges_};
 }
 
 Result<> HttpBlob::check_same(const HttpHead& head) const {
   if (immutable_) return {};
-  auto etag = strong_etag(head);
-  auto modified = head.header("last-modified");
-  if ((!etag_.empty() && !etag.empty() && etag != etag_) ||
-      (etag_.empty() && !last_modified_.empty() && !modified.empty() && modified != last_modified_))
-    return fail(Code::kGone, target_.name + ": has changed on the server; mount it again");
+  bool same = etag_.empty() ? last_modified_.empty() || head.header("last-modified") == last_modified_
+                            : strong_etag(head) == etag_;
+  if (!same) return fail(Code::kGone, target_.name + ": has changed on the server; mount it again");
   return {};
 }
 
@@ -173,6 +182,7 @@ Result<> HttpBlob::attempt(Progress& progress) {
   if (head->status < 200 || head->status > 299) {
     progress.retry_after = head->retry_after;
     auto error = status_error(*head, target_.name);
+    if (head->status == 416 && !immutable_) error.code = Code::kGone;
     if (head->status == 416)
       error.what += ": is shorter on the server than the " + std::to_string(size_) + " bytes expected";
     return fail(std::move(error));

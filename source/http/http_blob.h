@@ -30,9 +30,12 @@ class HttpBlob final : public Blob {
   static std::shared_ptr<HttpBlob> immutable(std::shared_ptr<HttpClient> client, Target target, uint64_t size);
 
   uint64_t size() const override { return size_; }
-  // kGone when the object has changed since open(); kUnsupported when the server has no ranges (a range from 0 on is
-  // served all the same); kCorrupt when it answers other bytes than asked for.
+  // kGone when the object has changed since open(), or the server no longer tells which version its bytes are of;
+  // kUnsupported when the server has no ranges (a range from 0 on is served all the same); kCorrupt when it answers
+  // other bytes than asked for.
   Result<> read(const ReadRequest& request, const Sink& sink) override;
+  // The strong ETag, else Last-Modified (whose second is the best that such a server can tell).
+  BlobVersion version() const override;
   std::string describe() const override { return target_.name; }
 
  private:
@@ -46,7 +49,9 @@ class HttpBlob final : public Blob {
   const Target target_;
   uint64_t size_;
   const bool immutable_;
-  std::string etag_, last_modified_;     // set by open() before anybody else sees the blob
+  // Set by open() before anybody else sees the blob.
+  std::string etag_, last_modified_;
+  bool ranges_ = true;
   Guarded<std::string> redirected_url_;  // where the last redirect led; empty: not known, or expired
 };
 

@@ -244,6 +244,47 @@ TEST(HttpBlob, AChangedObjectIsGone) {
   }
 }
 
+TEST(HttpBlob, AnswersThatDoNotTellTheirVersionAreNotMixedWithOthers) {
+  std::atomic<bool> silent = false;
+  ScriptedServer server([&](const Request& r) -> Response {
+    auto out = ScriptedServer::serve(r, kContent);
+    if (!silent)
+      out.headers.push_back(r.target == "/etag" ? "ETag: \"1\"" : "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT");
+    return out;
+  });
+  for (const char* path : {"/etag", "/date"}) {
+    silent = false;
+    auto blob = HttpBlob::open(fast_client(), {.url = server.url(path), .authorizer = {}, .name = {}}, soon());
+    ASSERT_TRUE(blob);
+    EXPECT_TRUE(read(**blob, {0, 10}));
+    silent = true;
+    EXPECT_EQ(read(**blob, {0, 10}).error().code, Code::kGone) << path;
+  }
+}
+
+TEST(HttpBlob, TheVersionIsTheStrongEtagElseTheDate) {
+  ScriptedServer server([&](const Request& r) -> Response {
+    if (r.target == "/whole") return {.body = kContent};
+    auto out = ScriptedServer::serve(r, kContent);
+    if (r.target != "/none") out.headers.push_back("Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT");
+    if (r.target == "/strong") out.headers.push_back("ETag: \"1\"");
+    if (r.target == "/weak") out.headers.push_back("ETag: W/\"1\"");
+    return out;
+  });
+  auto version = [&](const char* path) {
+    return HttpBlob::open(fast_client(), {.url = server.url(path), .authorizer = {}, .name = {}}, soon())
+        .value()
+        ->version();
+  };
+  EXPECT_EQ(version("/strong").validator, "\"1\"");
+  EXPECT_EQ(version("/strong").modified, 784111777);
+  EXPECT_EQ(version("/weak").validator, "Sun, 06 Nov 1994 08:49:37 GMT");
+  EXPECT_EQ(version("/none").validator, "");
+  EXPECT_EQ(version("/none").modified, 0);
+  EXPECT_TRUE(version("/none").ranges);
+  EXPECT_FALSE(version("/whole").ranges);
+}
+
 TEST(HttpBlob, OpenCopesWithEmptyObjectsAndServersWithoutRanges) {
   ScriptedServer server([](const Request& r) -> Response {
     if (r.target == "/empty") return ScriptedServer::serve(r, "");
