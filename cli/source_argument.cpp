@@ -4,16 +4,15 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "proto/reference.h"
 
 namespace hydrant::cli {
 
 std::string absolute_source(const std::string& source, const std::string& working_dir) {
-  for (std::string_view scheme : {"oci:", "file:"}) {
-    if (!source.starts_with(scheme)) continue;
-    std::string rest = source.substr(scheme.size());
-    if (rest.empty() || rest.starts_with('/')) return source;
-    return std::string(scheme) + working_dir + "/" + rest;
-  }
+  auto absolute = [&](std::string path) { return path.starts_with('/') ? path : working_dir + "/" + path; };
+  if (source.starts_with("oci:") && source.size() > 4) return "oci:" + absolute(source.substr(4));
+  if (source.starts_with("file:") && source.size() > 5 && !source.starts_with("file://"))
+    return proto::SourceReference{.kind = proto::SourceKind::kFile, .path = absolute(source.substr(5))}.text();
   return source;
 }
 
