@@ -89,7 +89,8 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
     return print_json(out);
   }
   print(fmt::format("{}: {}, {}", stat.dir, stat.source, stat.state));
-  if (image) {
+  if (image && image->form == "file") print(fmt::format("  file     {}", human_size(image->unpacked_bytes)));
+  if (image && image->form != "file") {
     print(fmt::format("  image    {} ({}), {} layers, {} files, {} stored, {} unpacked", image->manifest,
                       image->platform, image->layers.size(), image->files, human_size(image->compressed_bytes),
                       human_size(image->unpacked_bytes)));

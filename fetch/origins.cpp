@@ -2,6 +2,7 @@
 
 #include "image/index/identity_layout.h"
 #include "image/index/layer_layout.h"
+#include "proto/object_id.h"
 #include "source/file/file_blob.h"
 
 namespace hydrant::fetch {
@@ -74,7 +75,9 @@ class FileOrigin final : public LazyOrigin {
   Result<std::shared_ptr<source::Blob>> open(Deadline deadline) override {
     HYDRANT_TRY(auto reference, proto::SourceReference::parse(row_.source));
     HYDRANT_TRY(auto blob, origins_.open_blob(reference, deadline));
-    if (blob->size() != row_.stored_size) return fail(Code::kGone, reference.display() + " has changed its size");
+    // What is in the cache is of the version that the name was made of.
+    if (file_object_id(reference, *blob) != row_.id)
+      return fail(Code::kGone, reference.display() + " has changed since it was mounted; mount it again");
     return blob;
   }
   Origins& origins_;
@@ -82,6 +85,11 @@ class FileOrigin final : public LazyOrigin {
 };
 
 }  // namespace
+
+std::string file_object_id(const proto::SourceReference& source, const source::Blob& blob) {
+  return proto::device_object_id(image::kLayoutVersion, "file\n" + source.text() + "\n" + std::to_string(blob.size()) +
+                                                            "\n" + blob.version().validator);
+}
 
 std::string store_name(const proto::SourceReference& reference) {
   if (reference.kind == proto::SourceKind::kOciDir) return "oci:" + reference.path;

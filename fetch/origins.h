@@ -55,6 +55,9 @@ class Origins {
   std::map<Digest, std::weak_ptr<const image::LayerIndex>> indexes_;
 };
 
+// The cookie key of a single file's device: another one for each version of it.
+std::string file_object_id(const proto::SourceReference& source, const source::Blob& blob);
+
 // The text that names a reference's store, whatever image of it is meant.
 std::string store_name(const proto::SourceReference& reference);
 

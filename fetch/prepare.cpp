@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "fetch/known_store.h"
+#include "fetch/prepare_file.h"
 #include "image/erofs/writer.h"
 #include "image/tree/merge.h"
 #include "proto/object_id.h"
@@ -40,16 +41,19 @@ int64_t commonest_time(const image::Tree& tree) {
   return best;
 }
 
+bool is_image(const proto::SourceReference& reference) {
+  return reference.kind == proto::SourceKind::kRegistry || reference.kind == proto::SourceKind::kOciDir;
+}
+
 Result<proto::SourceReference> parse_source(const proto::PrepareRequest& request) {
   HYDRANT_TRY(auto reference, proto::SourceReference::parse(request.source));
-  bool image = reference.kind == proto::SourceKind::kRegistry || reference.kind == proto::SourceKind::kOciDir;
-  if (!image)
-    return fail(Code::kUnsupported, reference.display() +
-                                        ": only container images can be mounted yet, from a registry or an oci: "
-                                        "directory");
-  if (request.as != "auto" && request.as != "image" && !request.as.empty())
+  const char* form = is_image(reference) ? "image" : "file";
+  if (!request.as.empty() && request.as != "auto" && request.as != form)
     return fail(Code::kUnsupported,
-                reference.display() + " as \"" + request.as + "\": only --as image can be mounted yet");
+                reference.display() + " cannot be mounted as \"" + request.as +
+                    "\": registries and oci: directories hold images, URLs and file:/// name files");
+  if (!is_image(reference) && request.index_only)
+    return fail(Code::kInvalid, reference.display() + ": a file needs no index; mount it");
   if (reference.kind == proto::SourceKind::kOciDir && !reference.path.starts_with('/'))
     return fail(Code::kInvalid, reference.display() + ": the directory must be an absolute path");
   return reference;
@@ -71,6 +75,10 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
                                               std::stop_token stop) {
   Image image;
   HYDRANT_TRY(image.source, parse_source(request));
+  if (!is_image(image.source)) {
+    events.progress({.phase = "resolve"});
+    return prepare_file(image.source, request.plain_http, paths_, catalogue_, origins_);
+  }
   std::optional<proto::Platform> platform;
   if (!request.platform.empty()) {
     HYDRANT_TRY(platform, proto::Platform::parse(request.platform));

@@ -94,7 +94,7 @@ void describe(V& v, LayerFacts& m) {
 }
 template <class V>
 void describe(V& v, ImageFacts& m) {
-  v("manifest", m.manifest), v("platform", m.platform), v("layers", m.layers);
+  v("form", m.form), v("manifest", m.manifest), v("platform", m.platform), v("layers", m.layers);
   v("compressed_bytes", m.compressed_bytes), v("unpacked_bytes", m.unpacked_bytes), v("files", m.files);
   v("streamed_bytes", m.streamed_bytes);
 }

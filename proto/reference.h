@@ -51,6 +51,9 @@ struct SourceReference {
   static Result<SourceReference> parse(std::string_view text);
 };
 
+// "%41" becomes "A"; nothing for a broken or a zero escape.
+std::optional<std::string> percent_decode(std::string_view text);
+
 // `url` up to its path, without user name, password, query and fragment: what may stand in logs.
 std::string url_without_secrets(std::string_view url);
 

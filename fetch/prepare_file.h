@@ -1,0 +1,23 @@
+// A single remote file as a mount: a tree that holds this file alone, on a device that is the remote object as it is.
+#pragma once
+
+#include <string>
+
+#include "fetch/catalogue.h"
+#include "fetch/origins.h"
+#include "fetch/paths.h"
+#include "proto/admin.h"
+
+namespace hydrant::fetch {
+
+// Asks the origin for size and version, writes the metadata image and records both objects; fetches no content. The
+// device's name holds the version, so what the cache has of another version is never part of this one.
+// kUnsupported: an origin that cannot be read in the middle, or does not tell one version from the next.
+Result<proto::PrepareReply> prepare_file(const proto::SourceReference& source, std::optional<bool> plain_http,
+                                         const Paths& paths, Catalogue& catalogue, Origins& origins);
+
+// What the file is called in its mount: the last part of the source's path, decoded and cut to what a
+// directory can hold; "file" without one.
+std::string file_name(const proto::SourceReference& source);
+
+}  // namespace hydrant::fetch

@@ -1,0 +1,106 @@
+#include "fetch/prepare_file.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/file.h"
+#include "source/fake.h"
+
+namespace hydrant::fetch {
+namespace {
+
+// An object whose version and size a test changes.
+struct VersionedBlob final : source::Blob {
+  uint64_t size() const override { return bytes; }
+  Result<> read(const source::ReadRequest&, const source::Sink&) override { return fail(Code::kIo, "not read here"); }
+  source::BlobVersion version() const override { return about; }
+  std::string describe() const override { return "versioned"; }
+  uint64_t bytes = 5000;
+  source::BlobVersion about{.validator = "1", .modified = 7};
+};
+
+class PrepareFile : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = testing::TempDir() + "prepare-fileXXXXXX";
+    root_ = ::mkdtemp(name.data());
+    ASSERT_TRUE(make_directories(root_ + "/fetch"));
+    catalogue_ = *Catalogue::open(Paths{root_}.catalogue());
+  }
+  void TearDown() override { std::filesystem::remove_all(root_); }
+  Result<proto::PrepareReply> prepare(const std::string& url = "https://host/a/b.img?token=secret") {
+    return prepare_file(*proto::SourceReference::parse(url), std::nullopt, Paths{root_}, *catalogue_, origins_);
+  }
+
+  std::string root_;
+  std::shared_ptr<VersionedBlob> blob_ = std::make_shared<VersionedBlob>();
+  std::unique_ptr<Catalogue> catalogue_;
+  Origins origins_{
+      {},
+      [](const proto::SourceReference&, std::optional<bool>) -> Result<std::shared_ptr<source::ImageStore>> {
+        return fail(Code::kIo, "no stores here");
+      },
+      [this](const proto::SourceReference&, Deadline) { return Result<std::shared_ptr<source::Blob>>(blob_); }};
+};
+
+TEST_F(PrepareFile, RecordsWhatARestartedDaemonNeedsAndShowsNoSecret) {
+  auto reply = prepare();
+  ASSERT_TRUE(reply) << reply.error().what;
+  EXPECT_EQ(reply->source, "https://host/a/b.img");
+  EXPECT_EQ(reply->image.form, "file");
+  ASSERT_EQ(reply->devices.size(), 1U);
+  auto row = catalogue_->object(reply->devices[0]);
+  ASSERT_TRUE(row);
+  EXPECT_EQ(row->size, 8192U);
+  EXPECT_EQ(row->stored_size, 5000U);
+  EXPECT_EQ(row->source, "https://host/a/b.img?token=secret");
+  auto origin = origins_.origin(*row);
+  EXPECT_TRUE(origin->blob(Deadline::after(std::chrono::seconds(1))));
+  EXPECT_EQ((*origin->layout())->device_size(), 8192U);
+  EXPECT_TRUE(catalogue_->object(reply->fsid));
+}
+
+TEST_F(PrepareFile, AnotherVersionIsAnotherDeviceAndTheOldOneIsGone) {
+  auto first = prepare();
+  auto old = origins_.origin(*catalogue_->object(first->devices[0]));
+  blob_->about.validator = "2";
+  auto second = prepare();
+  EXPECT_NE(second->devices, first->devices);
+  EXPECT_NE(second->fsid, first->fsid);
+  EXPECT_EQ(old->blob(Deadline::after(std::chrono::seconds(1))).error().code, Code::kGone);
+  blob_->about.validator = "1";
+  EXPECT_EQ(prepare()->fsid, first->fsid);
+}
+
+TEST_F(PrepareFile, AnEmptyFileHasNoDevice) {
+  blob_->bytes = 0;
+  auto reply = prepare();
+  ASSERT_TRUE(reply) << reply.error().what;
+  EXPECT_TRUE(reply->devices.empty());
+}
+
+TEST_F(PrepareFile, RefusesWhatCannotBeServedInPartsOfOneVersion) {
+  blob_->about.ranges = false;
+  EXPECT_EQ(prepare().error().code, Code::kUnsupported);
+  blob_->about = {};
+  EXPECT_EQ(prepare().error().code, Code::kUnsupported);
+  blob_->about.validator = "1";
+  blob_->bytes = UINT64_MAX;
+  EXPECT_EQ(prepare().error().code, Code::kUnsupported);
+}
+
+TEST(FileName, IsTheLastPartOfTheSource) {
+  auto name = [](const std::string& source) { return file_name(*proto::SourceReference::parse(source)); };
+  EXPECT_EQ(name("https://host/a/b%20c.img?x=/y#z"), "b c.img");
+  EXPECT_EQ(name("https://host/a%2Fb"), "b");
+  EXPECT_EQ(name("https://host/50%"), "50%");
+  EXPECT_EQ(name("https://host"), "file");
+  EXPECT_EQ(name("https://host/a/"), "file");
+  EXPECT_EQ(name("https://host/a/.."), "file");
+  EXPECT_EQ(name("https://host/" + std::string(300, 'a')), std::string(255, 'a'));
+  EXPECT_EQ(name("file:///srv/a%25.img"), "a%.img");
+}
+
+}  // namespace
+}  // namespace hydrant::fetch
