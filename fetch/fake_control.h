@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,8 @@ class FakeHandle final : public ObjectHandle {
     bytes = bytes.first(std::min(bytes.size(), at_most_));
     if (content_.size() < offset + bytes.size()) content_.resize(offset + bytes.size());
     std::copy(bytes.begin(), bytes.end(), content_.begin() + static_cast<ptrdiff_t>(offset));
+    written_.insert(offset);
+    changed_.notify_all();
     return static_cast<int64_t>(bytes.size());
   }
   int64_t complete(uint32_t msg_id) override {
@@ -57,6 +60,11 @@ class FakeHandle final : public ObjectHandle {
   bool wait_for_completions(size_t count, Deadline deadline) {
     std::unique_lock lock(mutex_);
     return changed_.wait_until(lock, deadline.at(), [&] { return completed_.size() >= count; });
+  }
+  // Until a write began at `offset`.
+  bool wait_for_content(uint64_t offset, Deadline deadline) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_until(lock, deadline.at(), [&] { return written_.contains(offset); });
   }
   std::vector<uint32_t> completed() const {
     std::lock_guard lock(mutex_);
@@ -82,6 +90,7 @@ class FakeHandle final : public ObjectHandle {
   size_t at_most_ = SIZE_MAX;
   Buffer content_;
   std::vector<uint32_t> completed_;
+  std::set<uint64_t> written_;
   size_t writes_ = 0;
 };
 

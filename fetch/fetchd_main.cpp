@@ -34,12 +34,12 @@ struct Options {
   std::string log_level;
 };
 
-// Memory of fills comes and goes in megabytes: mapped, it returns to the system at once; few arenas keep the rest
-// together.
+// Buffers of fills come and go in megabytes. Mapping each anew costs more in page faults than inflating into it, so the
+// heap keeps them while there is work; the request loop trims it when there is none.
 void tune_malloc() {
   mallopt(M_ARENA_MAX, 2);
-  mallopt(M_MMAP_THRESHOLD, 256 << 10);
-  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+  mallopt(M_MMAP_THRESHOLD, 8 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
 }
 
 // One fetchd a root. The lock goes with the process, whatever ends it.

@@ -4,8 +4,6 @@
 
 #include <future>
 
-#include "fetch/streams.h"
-
 namespace hydrant::fetch {
 namespace {
 
@@ -69,35 +67,6 @@ TEST(MemoryBudget, ALoneRequestMayExceedItAndOthersWait) {
   ASSERT_TRUE(first);
   EXPECT_FALSE(budget.take(10, Priority::kAhead, soon(), {})) << "read-ahead has half of it";
   EXPECT_TRUE(budget.take(40, Priority::kDemand, soon(), {}));
-}
-
-TEST(Streams, GrowWithASequentialReaderUpToTheirLimit) {
-  Streams streams;
-  constexpr uint64_t kUnit = 2 << 20, kSize = 1 << 30;
-  auto miss = [&](uint64_t at) { return streams.miss({at, at + 4096}, {at, at + kUnit}, kUnit, kSize); };
-  EXPECT_TRUE(miss(0).empty());
-  ByteRange ahead = miss(kUnit);
-  EXPECT_EQ(ahead, (ByteRange{2 * kUnit, 4 * kUnit}));
-  ahead = miss(ahead.end);
-  EXPECT_EQ(ahead, (ByteRange{5 * kUnit, 9 * kUnit}));
-  ahead = miss(ahead.end);
-  EXPECT_EQ(ahead, (ByteRange{10 * kUnit, 18 * kUnit}));
-  ahead = miss(ahead.end);
-  EXPECT_EQ(ahead.size(), Streams::kMaxAhead);
-}
-
-TEST(Streams, SurviveOthersInBetweenAndEndWithTheDevice) {
-  Streams streams;
-  constexpr uint64_t kUnit = 1 << 20, kSize = 64 << 20;
-  auto miss = [&](uint64_t mb) {
-    return streams.miss({mb << 20, (mb << 20) + 1}, {mb << 20, (mb + 1) << 20}, kUnit, kSize);
-  };
-  EXPECT_TRUE(miss(10).empty());
-  EXPECT_TRUE(miss(40).empty());
-  EXPECT_FALSE(miss(11).empty());
-  EXPECT_FALSE(miss(41).empty());
-  EXPECT_TRUE(miss(62).empty());
-  EXPECT_TRUE(miss(63).empty()) << "nothing is left to run ahead over";
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "fetch/fill_stream.h"
 #include "fetch/write_all.h"
 
 namespace hydrant::fetch {
@@ -19,15 +20,20 @@ struct Filler::Waiter {
 // One fetch, queued or running. `wanted` grows while it is queued and shrinks to what is left when it is tried again.
 struct Filler::Flight {
   ByteRange wanted;  // whole granules
-  Priority priority;
-  Deadline ahead_deadline;  // of a flight that nobody waits for
+  Priority priority = Priority::kDemand;
+  Deadline ahead_deadline{Instant::max()};  // of a flight that nobody waits for
   bool running = false;
   unsigned attempts = 0;
   unsigned corrupt = 0;
+  uint64_t marker = UINT64_MAX;  // index of the granule that is held back
+  Buffer ready;                  // of a flight that only writes what was held
   FillQueue::Ticket ticket;
 };
 
 namespace {
+
+// Device bytes of one write to the cache.
+constexpr uint64_t kBatch = 1 << 20;
 
 // Uniform in [0.75, 1.25] of `duration`: a broken origin is not asked again by everybody at once.
 Duration jittered(Duration duration) {
@@ -118,7 +124,7 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
 
   ByteRange run;  // missing granules, as bytes, not yet claimed
   auto claim = [&] {
-    if (!run.empty()) claim_run(lock, run, Priority::kDemand);
+    if (!run.empty()) claim_run(lock, run);
     run = {};
   };
   for (uint64_t index = first; index <= last; ++index) {
@@ -137,6 +143,11 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
       }
       filled_at_.erase(filled);
     }
+    if (held_.contains(index)) {
+      claim();
+      release_held(lock, index, Priority::kDemand);
+      continue;
+    }
     ByteRange bytes = granule_range(index);
     run = run.empty() ? bytes : ByteRange{run.begin, bytes.end};
   }
@@ -149,21 +160,43 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
   if (waiter->missing == 0) finished.push_back(std::exchange(waiter->done, {}));
 
   ByteRange covered = {granule_range(first).begin, granule_range(last).end};
-  uint64_t unit = std::max(granule, shop_.options.fill_unit);
-  run_ahead(lock, streams_.miss(range, covered, unit, layout_->device_size()));
+  run_ahead(lock, streams_.miss(range, covered, shop_.options.shortest_run, ahead_limit(lock), layout_->device_size()));
+}
+
+// What a run-ahead may be: a reader that jumps into the middle of one waits for the part before.
+uint64_t Filler::ahead_limit(Lock&) const {
+  constexpr uint64_t kUnknownSpeed = 4 << 20, kLeast = 512 << 10;
+  double seconds = std::chrono::duration<double>(shop_.options.ahead_time).count();
+  auto reach = speed_ == 0 ? kUnknownSpeed : static_cast<uint64_t>(static_cast<double>(speed_) * seconds);
+  return round_up(std::clamp(reach, std::min(kLeast, shop_.options.longest_ahead), shop_.options.longest_ahead),
+                  layout_->granule());
 }
 
 void Filler::run_ahead(Lock& lock, ByteRange range) {
   if (range.empty()) return;
   const uint64_t granule = layout_->granule();
+  FlightPtr first;
   ByteRange run;
+  auto claim = [&] {
+    if (run.empty()) return;
+    FlightPtr flight = add_flight(lock, std::exchange(run, {}), Priority::kAhead);
+    if (!first) first = flight;
+  };
   for (uint64_t index = range.begin / granule; index <= (range.end - 1) / granule; ++index) {
-    bool known = claims_.contains(index) || filled_at_.contains(index);
+    bool known = claims_.contains(index) || filled_at_.contains(index) || held_.contains(index);
     ByteRange bytes = granule_range(index);
+    if (known) claim();
     if (!known) run = run.empty() ? bytes : ByteRange{run.begin, bytes.end};
-    if (known && !run.empty()) claim_run(lock, std::exchange(run, {}), Priority::kAhead);
   }
-  if (!run.empty()) claim_run(lock, run, Priority::kAhead);
+  claim();
+  // One granule alone would be held for nothing: there is nothing behind it that it could announce.
+  if (first && first->wanted.size() > granule) first->marker = first->wanted.begin / granule;
+}
+
+void Filler::release_held(Lock& lock, uint64_t index, Priority priority) {
+  auto held = held_.extract(index);
+  FlightPtr flight = add_flight(lock, granule_range(index), priority);
+  flight->ready = std::move(held.mapped().bytes);
 }
 
 // Adds `piece` to a queued demand flight that ends or begins where it begins or ends.
@@ -185,20 +218,25 @@ bool Filler::extend_queued(Lock&, ByteRange piece) {
 }
 
 // `run` is whole granules that nobody has claimed. A long one becomes several flights, so that workers share it.
-void Filler::claim_run(Lock& lock, ByteRange run, Priority priority) {
+void Filler::claim_run(Lock& lock, ByteRange run) {
   const uint64_t granule = layout_->granule();
   const uint64_t unit = std::max(granule, shop_.options.fill_unit);
   while (!run.empty()) {
     ByteRange piece = {run.begin, std::min(run.end, round_down(run.begin, unit) + unit)};
     run.begin = piece.end;
-    if (priority == Priority::kDemand && extend_queued(lock, piece)) continue;
-    auto flight = std::make_shared<Flight>(Flight{.wanted = piece,
-                                                  .priority = priority,
-                                                  .ahead_deadline = Deadline::after(shop_.options.reader_deadline),
-                                                  .ticket = nullptr});
-    for (uint64_t index = piece.begin / granule; index * granule < piece.end; ++index) claims_[index] = {flight, {}};
-    submit(lock, flight, Instant::min());
+    if (!extend_queued(lock, piece)) add_flight(lock, piece, Priority::kDemand);
   }
+}
+
+Filler::FlightPtr Filler::add_flight(Lock& lock, ByteRange wanted, Priority priority) {
+  auto flight = std::make_shared<Flight>();
+  flight->wanted = wanted;
+  flight->priority = priority;
+  flight->ahead_deadline = Deadline::after(shop_.options.reader_deadline);
+  const uint64_t granule = layout_->granule();
+  for (uint64_t index = wanted.begin / granule; index * granule < wanted.end; ++index) claims_[index] = {flight, {}};
+  submit(lock, flight, Instant::min());
+  return flight;
 }
 
 void Filler::submit(Lock&, const FlightPtr& flight, Instant not_before) {
@@ -223,12 +261,14 @@ void Filler::run(const FlightPtr& flight, std::stop_token queue_stop) {
   std::shared_ptr<const image::Layout> layout;
   image::Fill fill;
   Deadline deadline{Instant::min()};
+  Buffer ready;
   {
     Lock lock(mutex_);
     if (!handle_ || queue_stop.stop_requested()) return;  // close() has answered, or will
     flight->running = true;
     ++flight->attempts;
     layout = layout_;
+    ready.swap(flight->ready);
     const uint64_t granule = layout->granule();
     // What an attempt before this one has finished is not asked for again.
     auto ours = [&](uint64_t index) {
@@ -238,21 +278,25 @@ void Filler::run(const FlightPtr& flight, std::stop_token queue_stop) {
     while (!flight->wanted.empty() && !ours(flight->wanted.begin / granule))
       flight->wanted.begin = std::min(round_down(flight->wanted.begin, granule) + granule, flight->wanted.end);
     if (flight->wanted.empty()) return;
-    fill = layout->plan(flight->wanted);
-    // The neighbours that come along are ours too, unless somebody fetches them already.
-    for (uint64_t index = fill.device.begin / granule; index * granule < fill.device.end; ++index)
-      claims_.try_emplace(index, Claim{flight, {}});
-    flight->wanted = fill.device;
+    if (ready.empty()) {
+      fill = layout->plan(flight->wanted);
+      // The neighbours that come along are ours too, unless somebody fetches them or they are here already.
+      for (uint64_t index = fill.device.begin / granule; index * granule < fill.device.end; ++index)
+        if (!held_.contains(index)) claims_.try_emplace(index, Claim{flight, {}});
+      flight->wanted = fill.device;
+    }
     deadline = flight_deadline(lock, flight);
   }
 
-  auto result = attempt(flight, *layout, fill, deadline);
+  auto result = ready.empty() ? attempt(flight, *layout, fill, deadline) : deliver(flight, ready, flight->wanted.begin);
 
   std::vector<WaiterPtr> failed;
   {
     Lock lock(mutex_);
     if (!handle_) return;
-    if (result) {
+    if (result && !ready.empty()) {
+      // Fetched, and counted, when it was held.
+    } else if (result) {
       ++counters_->fills;
       if (flight->priority == Priority::kAhead) ++counters_->ahead_fills;
     } else {
@@ -274,41 +318,71 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   if (deadline.passed()) return fail({.code = Code::kTooSlow, .what = "the reader's deadline passed", .retry = true});
   std::stop_token stop = stop_.get_token();
   HYDRANT_TRY(auto blob, origin_->blob(deadline));
-  HYDRANT_TRY(auto share, shop_.memory.take(fill.stored.size() + layout.granule(), flight->priority, deadline, stop));
-  Buffer stored;
-  stored.reserve(fill.stored.size());
-  auto got = blob->read({fill.stored, deadline, stop}, [&](Bytes bytes) -> Result<> {
-    if (bytes.size() > fill.stored.size() - stored.size())
-      return fail({.code = Code::kCorrupt, .what = blob->describe() + " sent more than was asked for", .retry = true});
-    append(stored, bytes);
-    counters_->fetched_bytes += bytes.size();
-    return {};
-  });
-  if (!got) return got;
-  if (stored.size() != fill.stored.size())
-    return fail({.code = Code::kCorrupt, .what = blob->describe() + " sent less than was asked for", .retry = true});
+  const FillStream stream(layout, fill, std::max(layout.granule(), shop_.options.fill_unit));
+  HYDRANT_TRY(auto share, shop_.memory.take(stream.memory() + std::min(kBatch, fill.device.size()), flight->priority,
+                                            deadline, stop));
+  const Instant began = Clock::system().now();
 
-  uint64_t done = fill.device.begin;
-  auto decoded = layout.decode(fill, stored, [&](uint64_t offset, Bytes bytes) -> Result<> {
-    if (offset != done || bytes.size() > fill.device.end - done)
-      return fail(Code::kIo, "the layout handed out bytes out of order");
-    HYDRANT_TRY_VOID(write(bytes, offset));
-    wrote(flight, {done, done + bytes.size()});
-    done += bytes.size();
+  // Granules are written in batches: each write is a turn to the cache and back.
+  Buffer batch;
+  uint64_t batch_begin = fill.device.begin;
+  auto flush = [&]() -> Result<> {
+    HYDRANT_TRY_VOID(deliver(flight, batch, batch_begin));
+    batch_begin += batch.size();
+    batch.clear();
     return {};
-  });
-  if (!decoded) {
-    bool corrupt = decoded.error().code == Code::kCorrupt;
-    if (corrupt) {
+  };
+  auto ran = stream.run(
+      *blob, deadline, stop, [&](uint64_t bytes) { counters_->fetched_bytes += bytes; },
+      [&](uint64_t offset, Bytes bytes) -> Result<> {
+        if (hold(flight, bytes, offset)) {
+          HYDRANT_TRY_VOID(flush());
+          batch_begin = offset + bytes.size();
+          return {};
+        }
+        append(batch, bytes);
+        return batch.size() < kBatch ? Result<>{} : flush();
+      });
+  // What was proven before an error is as good as ever.
+  if (auto flushed = flush(); ran && !flushed) ran = flushed;
+  if (!ran) {
+    Error error = std::move(ran).error();
+    if (error.code == Code::kCorrupt && !error.retry) {
       ++flight->corrupt;
-      log::warn("fill.corrupt", {{"object", name_}, {"origin", blob->describe()}, {"offset", done}});
+      error.retry = flight->corrupt == 1;
+      log::warn("fill.corrupt", {{"object", name_}, {"origin", blob->describe()}, {"offset", batch_begin}});
     }
-    return fail({.code = decoded.error().code,
-                 .what = blob->describe() + ": " + decoded.error().what,
-                 .sys = decoded.error().sys,
-                 .retry = corrupt && flight->corrupt == 1});
+    return fail(std::move(error).in(blob->describe()));
   }
-  if (done != fill.device.end) return fail(Code::kIo, name_ + ": the layout handed out a part of the fill only");
+  double seconds = std::chrono::duration<double>(Clock::system().now() - began).count();
+  auto speed = static_cast<uint64_t>(static_cast<double>(fill.device.size()) / std::max(seconds, 1e-6));
+  log::debug("fill.done", {{"object", name_},
+                           {"ahead", flight->priority == Priority::kAhead ? 1 : 0},
+                           {"offset", fill.device.begin},
+                           {"length", fill.device.size()},
+                           {"stored", fill.stored.size()},
+                           {"ms", static_cast<int64_t>(seconds * 1000)}});
+  Lock lock(mutex_);
+  speed_ = speed_ == 0 ? speed : (3 * speed_ + speed) / 4;
+  return {};
+}
+
+// Keeps a stream's marker back, unless somebody waits for it already.
+bool Filler::hold(const FlightPtr& flight, Bytes bytes, uint64_t offset) {
+  Lock lock(mutex_);
+  const uint64_t index = offset / layout_->granule();
+  if (index != flight->marker || !handle_) return false;
+  auto claim = claims_.find(index);
+  if (claim == claims_.end() || claim->second.flight != flight || !claim->second.waiters.empty()) return false;
+  claims_.erase(claim);
+  held_[index] = {to_buffer(bytes), Clock::system().now()};
+  return true;
+}
+
+Result<> Filler::deliver(const FlightPtr& flight, Bytes bytes, uint64_t offset) {
+  if (bytes.empty()) return {};
+  HYDRANT_TRY_VOID(write(bytes, offset));
+  wrote(flight, {offset, offset + bytes.size()});
   return {};
 }
 
@@ -335,6 +409,7 @@ void Filler::wrote(const FlightPtr& flight, ByteRange written) {
     for (uint64_t index = written.begin / granule; index * granule < written.end; ++index) {
       if (granule_range(index).end > written.end) break;
       filled_at_[index] = now;
+      held_.erase(index);
       // Also when another flight has claimed it: the bytes are there, and that flight will find nobody waiting.
       auto claim = claims_.find(index);
       if (claim == claims_.end()) continue;
@@ -418,6 +493,10 @@ void Filler::expire() {
     };
     look(early_);
     for (const auto& [index, claim] : claims_) look(claim.waiters);
+    std::vector<uint64_t> unasked;
+    for (const auto& [index, held] : held_)
+      if (now - held.since >= shop_.options.held_time) unasked.push_back(index);
+    for (uint64_t index : unasked) release_held(lock, index, Priority::kAhead);
   }
   for (const WaiterPtr& waiter : late)
     finish(waiter, {.code = Code::kTooSlow, .what = name_ + ": not supplied within the reader's deadline"});
@@ -433,6 +512,7 @@ void Filler::close() {
     waiters.swap(early_);
     for (auto& [index, claim] : claims_) waiters.insert(waiters.end(), claim.waiters.begin(), claim.waiters.end());
     claims_.clear();
+    held_.clear();
   }
   for (const WaiterPtr& waiter : waiters) finish(waiter, {.code = Code::kCancelled, .what = name_ + ": closed"});
 }

@@ -22,7 +22,11 @@ struct FillOptions {
   Duration attach_deadline = std::chrono::seconds(2);  // writes refused with ENOBUFS are repeated so long
   Duration fresh = std::chrono::seconds(1);            // see Filler::filled_at_
   unsigned attempts = 40;                              // of one fill, within the deadline
-  uint64_t fill_unit = 2 << 20;                        // device bytes asked for in one fill; a power of two
+  uint64_t fill_unit = 2 << 20;       // device bytes of one demand fill, and of one decoding step; a power of two
+  uint64_t shortest_run = 512 << 10;  // a reader that has read so much in order is a stream
+  uint64_t longest_ahead = 16 << 20;  // device bytes of one run-ahead, which is one request to the origin
+  Duration ahead_time = std::chrono::milliseconds(250);  // what a run-ahead may take at the speed seen so far
+  Duration held_time = std::chrono::seconds(1);          // see Filler::held_
 };
 
 // What all fillers of a daemon share. Outlives them.
@@ -32,8 +36,9 @@ struct FillShop {
   FillOptions options;
 };
 
-// A granule goes: unknown -> claimed (by one flight, queued or running) -> filled, or back to unknown when the flight
-// fails. What an earlier daemon filled is unknown too: nobody asks for it, and filling it again writes the same bytes.
+// A granule goes: unknown -> claimed (by one flight, queued or running) -> filled (or held, then filled), or back to
+// unknown when the flight fails. What an earlier daemon filled is unknown too: nobody asks for it, and filling it again
+// writes the same bytes.
 //
 // Thread-safe. Lock order: the filler's, then the queue's. `done` and the handle are called without either.
 class Filler : public std::enable_shared_from_this<Filler> {
@@ -71,12 +76,17 @@ class Filler : public std::enable_shared_from_this<Filler> {
 
   void load_layout();
   void admit(Lock& lock, const WaiterPtr& waiter, Finished& finished);
-  void claim_run(Lock& lock, ByteRange run, Priority priority);
+  void claim_run(Lock& lock, ByteRange run);
   bool extend_queued(Lock& lock, ByteRange piece);
   void run_ahead(Lock& lock, ByteRange range);
+  uint64_t ahead_limit(Lock& lock) const;
   void submit(Lock& lock, const FlightPtr& flight, Instant not_before);
+  FlightPtr add_flight(Lock& lock, ByteRange wanted, Priority priority);
+  void release_held(Lock& lock, uint64_t index, Priority priority);
   void run(const FlightPtr& flight, std::stop_token queue_stop);
   Result<> attempt(const FlightPtr& flight, const image::Layout& layout, const image::Fill& fill, Deadline deadline);
+  Result<> deliver(const FlightPtr& flight, Bytes bytes, uint64_t offset);
+  bool hold(const FlightPtr& flight, Bytes bytes, uint64_t offset);
   Result<> write(Bytes bytes, uint64_t offset);
   void wrote(const FlightPtr& flight, ByteRange written);
   bool again(Lock& lock, const FlightPtr& flight, const Error& error, std::vector<WaiterPtr>& failed);
@@ -101,7 +111,15 @@ class Filler : public std::enable_shared_from_this<Filler> {
   // When this filler wrote a granule. A READ for it that comes at once crossed the write on its way and is answered
   // from here; a later one means that the cache has lost the bytes, and fetches again.
   std::unordered_map<uint64_t, Instant> filled_at_;
+  // The first granule of a run-ahead, proven and kept here until somebody asks for it: a reader in full stride has only
+  // hits, and this one miss, answered from memory, says that it has come so far. Written all the same after held_time.
+  struct Held {
+    Buffer bytes;
+    Instant since;
+  };
+  std::unordered_map<uint64_t, Held> held_;
   Streams streams_;
+  uint64_t speed_ = 0;  // device bytes a second, of the fills so far; 0: not known
 };
 
 }  // namespace hydrant::fetch

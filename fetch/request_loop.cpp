@@ -1,5 +1,6 @@
 #include "fetch/request_loop.h"
 
+#include <malloc.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -70,7 +71,10 @@ void RequestLoop::serve(Control& control) {
     auto request = control.next(tick);
     if (!request) {
       Code code = request.error().code;
-      if (code == Code::kTooSlow) continue;
+      if (code == Code::kTooSlow) {
+        ::malloc_trim(0);  // a whole tick without a request: what fills have used goes back
+        continue;
+      }
       if (code != Code::kCorrupt) return;
       log::warn("channel.bad_request", {{"reason", request.error().what}});
       continue;

@@ -1,7 +1,7 @@
 // Tells sequential readers of one object from random ones and says how far to run ahead of them.
 //
-// Only misses are seen here: a hit is answered by the cache. So a reader that follows a stream shows itself again where
-// the run-ahead ended, or inside it when it has caught up with fills in flight.
+// Only misses are seen here: a hit is answered by the cache. So that a stream that never misses still shows where it
+// is, the filler holds back the first granule of each run-ahead until it is asked for (Filler::held_).
 #pragma once
 
 #include <algorithm>
@@ -16,41 +16,44 @@ namespace hydrant::fetch {
 class Streams {
  public:
   static constexpr unsigned kSlots = 8;
-  static constexpr unsigned kFirstDepth = 2;  // fills ahead once a stream is seen
-  static constexpr unsigned kMaxDepth = 8;
-  static constexpr uint64_t kMaxAhead = 16 << 20;
+  // Files of a directory that are read one after the other leave gaps.
+  static constexpr uint64_t kGap = 256 << 10;
 
   // A miss of `read` that makes `covered` (its granules) available. Yields what to run ahead over, clamped to `size`:
-  // empty for a random reader. `unit` is the bytes of one fill.
-  ByteRange miss(ByteRange read, ByteRange covered, uint64_t unit, uint64_t size) {
+  // empty for a random reader, which one is whose run is shorter than `shortest_run`. Never more than the reader has
+  // already read in one go, nor than `limit`: what a stream that ends wastes is bounded by what it used.
+  ByteRange miss(ByteRange read, ByteRange covered, uint64_t shortest_run, uint64_t limit, uint64_t size) {
     ++clock_;
     for (Slot& slot : slots_) {
-      if (slot.used == 0 || read.begin < slot.last || read.begin > slot.edge + unit) continue;
+      if (slot.used == 0 || read.begin < slot.last || read.begin > slot.edge + kGap) continue;
       slot.used = clock_;
       // A second miss inside the very same fill says nothing about a direction.
       if (covered.end <= slot.covered) return {};
       slot.last = read.begin;
       slot.covered = covered.end;
-      slot.depth = slot.depth == 0 ? kFirstDepth : std::min(slot.depth * 2, kMaxDepth);
-      uint64_t begin = std::max(slot.edge, covered.end);
-      uint64_t end = std::min({covered.end + std::min(slot.depth * unit, kMaxAhead), size});
-      slot.edge = std::max({slot.edge, covered.end, end});
-      return {begin, std::max(begin, end)};
+      slot.edge = std::max(slot.edge, covered.end);
+      uint64_t run = covered.end - slot.begin;
+      uint64_t window = std::min(run, limit);
+      // One window in use, one on its way.
+      if (run < shortest_run || slot.edge - covered.end >= window) return {};
+      ByteRange ahead = {slot.edge, std::max(slot.edge, std::min(slot.edge + window, size))};
+      slot.edge = ahead.end;
+      return ahead;
     }
     Slot* oldest = &slots_[0];
     for (Slot& slot : slots_)
       if (slot.used < oldest->used) oldest = &slot;
-    *oldest = {.used = clock_, .last = read.begin, .covered = covered.end, .edge = covered.end, .depth = 0};
+    *oldest = {.used = clock_, .begin = covered.begin, .last = read.begin, .covered = covered.end, .edge = covered.end};
     return {};
   }
 
  private:
   struct Slot {
     uint64_t used = 0;     // 0: free
+    uint64_t begin = 0;    // where the run began
     uint64_t last = 0;     // where the latest miss began
     uint64_t covered = 0;  // end of what the latest miss makes available
     uint64_t edge = 0;     // end of the run-ahead
-    unsigned depth = 0;
   };
   std::array<Slot, kSlots> slots_;
   uint64_t clock_ = 0;
