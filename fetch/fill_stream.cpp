@@ -23,6 +23,7 @@ uint64_t FillStream::memory() const {
 Result<> FillStream::run(source::Blob& blob, Deadline deadline, std::stop_token stop,
                          const std::function<void(uint64_t)>& arrived, const image::DeviceSink& sink) const {
   Buffer held;  // stored bytes from `begin` on
+  held.reserve(memory());
   uint64_t begin = fill_.stored.begin;
   uint64_t end = begin;                // of what has arrived
   uint64_t done = fill_.device.begin;  // device bytes handed out

@@ -325,6 +325,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
 
   // Granules are written in batches: each write is a turn to the cache and back.
   Buffer batch;
+  batch.reserve(std::min(kBatch + layout.granule(), fill.device.size()));
   uint64_t batch_begin = fill.device.begin;
   auto flush = [&]() -> Result<> {
     HYDRANT_TRY_VOID(deliver(flight, batch, batch_begin));
