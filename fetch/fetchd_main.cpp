@@ -26,11 +26,23 @@
 namespace hydrant::fetch {
 namespace {
 
+// The numbers are those of hydrant(1), for the same causes; hydrant-keeper tries again after "in use" (7).
+int exit_status(Code code) {
+  switch (code) {
+    case Code::kBusy: return 7;
+    case Code::kNoSpace: return 8;
+    case Code::kCorrupt: return 9;
+    case Code::kUnsupported: return 10;
+    default: return 1;
+  }
+}
+
 struct Options {
   std::string root = "/var/lib/hydrant";
   unsigned workers = 16;
   unsigned memory_mb = 64;
   unsigned streams = 3;
+  unsigned read_limit_s = 50;
   std::string log_level;
 };
 
@@ -92,7 +104,7 @@ Result<> serve(const Options& options) {
   // Declared in the order of who uses whom; destroyed the other way round.
   MemoryBudget memory(uint64_t{options.memory_mb} << 20);
   FillQueue queue(options.workers);
-  FillShop shop{queue, memory, {}};
+  FillShop shop{queue, memory, {.reader_deadline = std::chrono::seconds(options.read_limit_s)}};
   Objects objects(shop, *catalogue, [&](const ObjectRow& row) { return origins.origin(row); });
   LayerStreamer streamer(paths, origins, objects, ingest_through(paths.hydrantd_socket()), options.streams);
   Preparer preparer(paths, *catalogue, *credentials, origins, streamer);
@@ -140,6 +152,12 @@ int main(int argc, char** argv) {
   app.add_option("--streams", options.streams, "layers that stream in at a time")
       ->check(CLI::Range(1, 16))
       ->capture_default_str();
+  app.add_option(
+         "--read-limit", options.read_limit_s,
+         "seconds that an origin has to supply what a reader waits for; less than hydrantd's, so that the reader's "
+         "error has a cause")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
   app.add_option("--log-level", options.log_level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   CLI11_PARSE(app, argc, argv);
@@ -152,7 +170,7 @@ int main(int argc, char** argv) {
   ::umask(0077);
   if (auto served = fetch::serve(options); !served) {
     std::fprintf(stderr, "hydrant-fetchd: %s\n", served.error().what.c_str());
-    return 1;
+    return fetch::exit_status(served.error().code);
   }
   return 0;
 }

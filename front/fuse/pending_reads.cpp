@@ -9,7 +9,8 @@ bool PendingReads::insert(PendingRead read) {
   auto [at, fresh] = reads_.try_emplace(unique);
   if (!fresh) return false;  // the kernel numbers its requests once
   at->second.read = std::move(read);
-  at->second.expires = Deadline::after(limit_).at();
+  at->second.read.since = Clock::system().now();
+  at->second.expires = at->second.read.since + limit_;
   at->second.place = order_.insert(order_.end(), unique);
   if (order_.size() == 1) changed_.notify_all();
   return true;

@@ -21,6 +21,7 @@ struct PendingRead {
   std::shared_ptr<Blob> blob;
   ByteRange range;  // of the file: inside [0, file_size)
   std::shared_ptr<cachefiles::Cookie::Wait> wait;
+  Instant since = {};  // set by insert()
 };
 
 // Thread-safe. Calls nobody, so it can be used from the engine's callbacks.

@@ -142,7 +142,7 @@ void BlobFs::Server::watch_limits() {
     if (expired.empty()) return;
     for (PendingRead& read : expired) {
       counters_.too_slow.fetch_add(1, std::memory_order_relaxed);
-      reply(read.unique, -EIO);
+      fail(read);
       log::warn("read-too-slow", {{"offset", read.range.begin}, {"bytes", read.range.size()}});
       if (read.wait) read.wait->cancel();
     }

@@ -13,6 +13,7 @@
 #include "front/fuse/blob_fs.h"
 #include "front/fuse/blob_table.h"
 #include "front/fuse/pending_reads.h"
+#include "front/fuse/slow_failures.h"
 
 namespace hydrant::front {
 
@@ -62,6 +63,7 @@ class BlobFs::Server : public std::enable_shared_from_this<BlobFs::Server> {
   void read(const fuse_in_header& header, Bytes body, MutableBytes scratch);
   void miss(uint64_t unique, Blob& blob, ByteRange range, ByteRange wanted);
   void supplied(uint64_t unique, int status);
+  void fail(const PendingRead& read);
   // Answers with bytes of the backing file; they must be present. `scratch` holds at least the range.
   bool answer_read(uint64_t unique, const Blob& blob, ByteRange range, MutableBytes scratch);
 
@@ -79,6 +81,7 @@ class BlobFs::Server : public std::enable_shared_from_this<BlobFs::Server> {
   Gate answers_;  // callbacks are inside while they use the device
   BlobTable table_;
   PendingReads pending_;
+  SlowFailures slow_failures_;
   Counters counters_;
   std::atomic<bool> stopping_{false};
   std::vector<std::unique_ptr<Worker>> workers_;

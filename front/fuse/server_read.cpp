@@ -49,6 +49,10 @@ bool BlobFs::Server::answer_read(uint64_t unique, const Blob& blob, ByteRange ra
 void BlobFs::Server::miss(uint64_t unique, Blob& blob, ByteRange range, ByteRange wanted) {
   // Our own reference: once the answer is out, the kernel may release the file at any moment.
   auto keep = blob.shared_from_this();
+  if (slow_failures_.cover(keep, wanted, Clock::system().now())) {
+    count(counters_.errors);
+    return reply(unique, -EIO);
+  }
   if (!pending_.insert({.unique = unique, .blob = keep, .range = range, .wait = nullptr})) {
     count(counters_.errors);
     return reply(unique, -EIO);
@@ -70,12 +74,18 @@ void BlobFs::Server::supplied(uint64_t unique, int status) {
   }
   if (status != 0) {
     count(counters_.errors);
-    return reply(unique, -EIO);
+    return fail(*read);
   }
   auto buffer = take_buffer();
   bool answered = answer_read(unique, *read->blob, read->range, MutableBytes(buffer.get(), kMaxRead));
   count(answered ? counters_.misses : counters_.errors);
   give_back(std::move(buffer));
+}
+
+// Of a read that has waited.
+void BlobFs::Server::fail(const PendingRead& read) {
+  slow_failures_.note(read.blob, read.range, read.since, Clock::system().now());
+  reply(read.unique, -EIO);
 }
 
 void BlobFs::Server::interrupt(const fuse_in_header& header, Bytes body) {

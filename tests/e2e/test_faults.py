@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 from case import Case
 from sandbox import Relay, wait_until
@@ -92,17 +93,47 @@ class Faults(Case):
 
     def test_an_origin_that_stalls_fails_reads_in_time_and_comes_back(self):
         expected = (self.unpack("many") / "srv/random.bin").read_bytes()
-        self.hydrant.start_daemons("--read-limit", "3")
+        self.hydrant.start_daemons("--read-limit", "30", fetchd=("--read-limit", "3"))
         with Relay(self.registry.port) as relay:
             directory = self.slow_mount(relay)
+            path = directory / "srv/random.bin"
             relay.hold()
-            reader = Reader(directory / "srv/random.bin")
-            reader.join(30)  # the kernel asks once for readahead and once for the reader
+            reader = Reader(path)
+            reader.join(20)
             self.assertFalse(reader.is_alive(), "the reader hangs")
             self.assertIsNotNone(reader.error)
+            errors = self.hydrant.ok("stat", "--json", directory)["fetch"]["errors"]
+            self.assertGreater(errors.get("too-slow", 0), 0, errors)
             relay.release()
-            again = Reader(directory / "srv/random.bin")
-            self.finish(again, expected)
+            wait_until(lambda: self.reads(path, 0), what="bytes come again")
+            self.finish(Reader(path), expected)
+
+    def reads(self, path, offset):
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return os.pread(file.fileno(), 4096, offset)
+        except OSError:
+            return b""
+
+    def waits_once(self, limit):
+        """The kernel asks two or three times for what does not come; one wait answers them all."""
+        with Relay(self.registry.port) as relay:
+            path = self.slow_mount(relay) / "srv/random.bin"
+            relay.hold()
+            for read in ("import os, sys; os.pread(os.open(sys.argv[1], 0), 65536, 1 << 20)",
+                         "import mmap, os, sys; mmap.mmap(os.open(sys.argv[1], 0), 0, prot=1)[3 << 20]"):
+                start = time.monotonic()
+                done = subprocess.run(["/usr/bin/python3", "-c", read, path], stderr=subprocess.DEVNULL)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertLess(time.monotonic() - start, 2 * limit - 1, read)
+
+    def test_nobody_waits_twice_for_an_origin_that_stalls(self):
+        self.hydrant.start_daemons("--read-limit", 60, fetchd=("--read-limit", 6))
+        self.waits_once(6)
+
+    def test_nobody_waits_twice_for_a_user_daemon_that_is_too_slow(self):
+        self.hydrant.start_daemons("--read-limit", 6, fetchd=("--read-limit", 60))
+        self.waits_once(6)
 
     def test_a_reader_that_waits_can_be_killed(self):
         with Relay(self.registry.port) as relay:

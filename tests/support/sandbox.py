@@ -227,12 +227,12 @@ class Hydrant:
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
         (self.base / "docker/config.json").write_text(json.dumps({"auths": {registry: {"auth": token}}}))
 
-    def start_daemons(self, *hydrantd_options):
+    def start_daemons(self, *hydrantd_options, fetchd=()):
         """Without a keeper, and with options that people do not set in a command."""
-        for name, options in (("hydrantd", hydrantd_options), ("hydrant-fetchd", ())):
+        for name, options in (("hydrantd", hydrantd_options), ("hydrant-fetchd", fetchd)):
             self.root.mkdir(exist_ok=True)
             with open(self.base / f"{name}.log", "wb") as log:
-                subprocess.Popen([str(BIN / name), "--root", str(self.root), *options], env=self.env, stdout=log, stderr=log)
+                subprocess.Popen([str(BIN / name), "--root", str(self.root), *map(str, options)], env=self.env, stdout=log, stderr=log)
         status = lambda: json.loads(self.run("version", "--json").stdout)["hydrantd"] or {}
         wait_until(lambda: status().get("attached"), what="daemons are ready")
 
@@ -274,14 +274,14 @@ class Hydrant:
 
 
 @contextlib.contextmanager
-def small_disk(megabytes):
-    """A fresh ext4 of that size on a loop device; yields its directory."""
+def small_disk(megabytes, block=4096):
+    """A fresh ext4 of that size and block size on a loop device; yields its directory."""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="hydrant-disk-"))
     image, point = directory / "image", directory / "mnt"
     point.mkdir()
     with open(image, "wb") as file:
         file.truncate(megabytes << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-m", "0", str(image)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-b", str(block), "-m", "0", str(image)], check=True)
     subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
     try:
         yield point
