@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <map>
 #include <vector>
 
 #include "base/file.h"
@@ -71,23 +72,55 @@ void take_back(pid_t keeper) {
   while (::waitpid(keeper, nullptr, WNOHANG) == 0 && !deadline.passed()) ::poll(nullptr, 0, 10);
 }
 
-// The last line of any log in `run_dir` written since `since` that reports an error, else the last line at all.
-std::string last_words(const std::string& run_dir, std::filesystem::file_time_type since) {
-  std::string best, error_line;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(run_dir, error)) {
-    if (entry.path().extension() != ".log" || entry.last_write_time(error) < since) continue;
-    auto text = read_file(entry.path(), 8 << 20);
-    if (!text) continue;
-    for (size_t at = 0; at < text->size();) {
-      size_t end = std::min(text->find('\n', at), text->size());
-      std::string line = text->substr(at, end - at);
-      if (!line.empty()) best = line;
-      if (line.find("error") != line.npos || line.find("hydrant") == 0) error_line = line;
-      at = end + 1;
-    }
+// What the logs of the daemons tell since this was made.
+class NewWords {
+ public:
+  explicit NewWords(const std::string& run_dir) : run_dir_(run_dir) {
+    for_each_log([&](const std::filesystem::directory_entry& log) {
+      std::error_code error;
+      sizes_[log.path()] = log.file_size(error);
+    });
   }
-  return error_line.empty() ? best : error_line;
+
+  // The reason a daemon gave for its end ("hydrantd: …"), else the last error that was logged, else the last line.
+  std::string last() const {
+    std::string best;
+    int best_rank = 0;
+    for_each_log([&](const std::filesystem::directory_entry& log) {
+      auto text = read_file(log.path(), kMaxLog);
+      if (!text) return;
+      auto known = sizes_.find(log.path());
+      size_t at = known == sizes_.end() || known->second > text->size() ? 0 : known->second;
+      while (at < text->size()) {
+        size_t end = std::min(text->find('\n', at), text->size());
+        std::string line = text->substr(at, end - at);
+        at = end + 1;
+        int rank = line.starts_with("hydrant") ? 3 : line.find(" error ") != line.npos ? 2 : line.empty() ? 0 : 1;
+        if (rank > 0 && rank >= best_rank) best = line, best_rank = rank;
+      }
+    });
+    return best;
+  }
+
+ private:
+  static constexpr size_t kMaxLog = 16 << 20;  // the keeper cuts logs at half of it, at their start
+
+  template <class Visit>
+  void for_each_log(Visit&& visit) const {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(run_dir_, error))
+      if (entry.path().extension() == ".log") visit(entry);
+  }
+
+  const std::string run_dir_;
+  std::map<std::filesystem::path, uintmax_t> sizes_;
+};
+
+// Of a keeper whose child refused to start: the child's status, where it is one of ours.
+ExitStatus refusal_status(int status) {
+  for (ExitStatus known : {ExitStatus::kDenied, ExitStatus::kNoSpace, ExitStatus::kCorrupt, ExitStatus::kUnsupported})
+    if (WIFEXITED(status) && WEXITSTATUS(status) == static_cast<int>(known)) return known;
+  return ExitStatus::kNoDaemon;
 }
 
 }  // namespace
@@ -135,8 +168,7 @@ tl::expected<void, Failure> Daemons::start_and_wait(Deadline deadline) const {
   if (!keeper) return tl::unexpected(Failure(ExitStatus::kNoDaemon, keeper.error().what));
   auto log = open_file(run_dir() + "/keeper.log", O_WRONLY | O_CREAT | O_APPEND);
   if (!log) return tl::unexpected(Failure(log.error()));
-  auto since = std::filesystem::last_write_time(run_dir() + "/start.lock");
-  ::futimens(log->get(), nullptr);
+  NewWords words(run_dir());
   auto pid = spawn_keeper(*keeper, root, log->get());
   if (!pid) return tl::unexpected(Failure(ExitStatus::kNoDaemon, pid.error().what));
   bool running = true;
@@ -149,10 +181,10 @@ tl::expected<void, Failure> Daemons::start_and_wait(Deadline deadline) const {
     bool failed = ended && !(WIFEXITED(status) && WEXITSTATUS(status) == kKeeperRunsAlready);
     if (failed || deadline.passed()) {
       if (running) take_back(*pid);
-      std::string words = last_words(run_dir(), since);
       std::string what = "the daemons did not start under " + root;
-      if (!words.empty()) what += ": " + words;
-      return tl::unexpected(Failure(ExitStatus::kNoDaemon, what + " (logs: " + run_dir() + ")"));
+      if (auto last = words.last(); !last.empty()) what += ": " + last;
+      return tl::unexpected(
+          Failure(failed ? refusal_status(status) : ExitStatus::kNoDaemon, what + " (logs: " + run_dir() + ")"));
     }
     ::poll(nullptr, 0, 10);
   }

@@ -127,6 +127,7 @@ void daemonize() {
     ::dup2(log, 2);
   }
   ::execvp(program.path, program.arguments);
+  ::dprintf(2, "hydrant-keeper: cannot run %s: %s\n", program.path, ::strerrordesc_np(errno));
   ::_exit(127);
 }
 
@@ -145,10 +146,12 @@ void start(Supervision& supervision, Child child) {
 void reap(Supervision& supervision) {
   int status;
   for (pid_t pid; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;)
-    supervision.ended(pid, WIFEXITED(status) && WEXITSTATUS(status) == 0, std::chrono::steady_clock::now());
+    supervision.ended(pid, WIFEXITED(status) ? std::optional(WEXITSTATUS(status)) : std::nullopt,
+                      std::chrono::steady_clock::now());
 }
 
-void supervise() {
+// Returns the exit status: 0 after an ordered stop, else that of the child that could not be started.
+int supervise() {
   sigset_t signals;
   sigemptyset(&signals);
   for (int number : {SIGTERM, SIGINT, SIGCHLD}) sigaddset(&signals, number);
@@ -159,7 +162,7 @@ void supervise() {
     while (auto child = supervision.due(now)) start(supervision, *child);
     // A pid is ours until we reap it, so this never hits a stranger.
     while (auto signal = supervision.signal_due(now)) ::kill(signal->pid, signal->number);
-    if (supervision.phase() == Phase::kDone) return;
+    if (supervision.phase() == Phase::kDone) return supervision.refusal() ? supervision.refusal()->status : 0;
     int got;
     if (auto next = supervision.next_event()) {
       auto left = std::max(*next - std::chrono::steady_clock::now(), Duration(0));
@@ -216,6 +219,7 @@ int main(int argc, char** argv) {
   take_lock(real_root);
   if (!foreground) daemonize();
   write_pid();
-  supervise();
-  return ::ftruncate(g_pid_file, 0) ? 1 : 0;  // the file stays: unlinking it could leave two holders of two locks
+  int status = supervise();
+  // The file stays: unlinking it could leave two holders of two locks.
+  return ::ftruncate(g_pid_file, 0) && status == 0 ? 1 : status;
 }

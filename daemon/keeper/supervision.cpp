@@ -12,6 +12,7 @@ void ChildState::started(int pid, Instant now) {
 
 void ChildState::ended(Instant now) {
   if (running() && now - started_ >= kSteady) backoff_ = kFirstBackoff;
+  if (running()) first_life_ = false;
   pid_ = 0;
   start_at_ = now + backoff_;
   backoff_ = std::min<Duration>(backoff_ * 2, kLongestBackoff);
@@ -24,12 +25,19 @@ std::optional<Child> Supervision::due(Instant now) const {
   return std::nullopt;
 }
 
-void Supervision::ended(int pid, bool clean, Instant now) {
+void Supervision::note_end(Child child, std::optional<int> exit_status, Instant now) {
+  bool refused = exit_status && *exit_status != 0 && *exit_status != kRootInUse && state(child).at_first_start(now);
+  state(child).ended(now);
+  if (phase_ != Phase::kRunning) return;
+  if (refused) refusal_ = Refusal{child, *exit_status};
+  if (refused || (child == Child::kHydrantd && exit_status == 0)) stop(now);
+}
+
+void Supervision::ended(int pid, std::optional<int> exit_status, Instant now) {
   if (pid == hydrantd_.pid()) {
-    hydrantd_.ended(now);
-    if (clean && phase_ == Phase::kRunning) stop(now);
+    note_end(Child::kHydrantd, exit_status, now);
   } else if (pid == fetchd_.pid()) {
-    fetchd_.ended(now);
+    note_end(Child::kFetchd, exit_status, now);
   }
   advance(now);
 }

@@ -28,9 +28,12 @@ class ChildState {
   // It died or could not be started: the next life begins after the backoff, which doubles with each short life.
   void ended(Instant now);
   Duration backoff() const { return backoff_; }
+  // Of a running child: nothing has gone wrong before, and it has not run for long.
+  bool at_first_start(Instant now) const { return first_life_ && now - started_ < kSteady; }
 
  private:
   int pid_ = 0;
+  bool first_life_ = true;
   Instant started_{};
   Instant start_at_;
   Duration backoff_ = kFirstBackoff;
@@ -39,6 +42,15 @@ class ChildState {
 // What is being stopped. The order is fixed: the user daemon first, so that nothing asks hydrantd while it unmounts.
 enum class Phase { kRunning, kStoppingFetchd, kStoppingHydrantd, kDone };
 enum class Child { kHydrantd, kFetchd };
+
+// Exit status of a child that found the root in use: the daemon that has it may end any time.
+inline constexpr int kRootInUse = 7;
+
+// A child that cannot work: its first life ended soon, by its own decision. Starting it again would tell nobody.
+struct Refusal {
+  Child child{};
+  int status = 0;  // its exit status, 1..255
+};
 
 struct Signal {
   int pid = 0;
@@ -55,8 +67,10 @@ class Supervision {
 
   // The child to start now, if any. hydrantd goes first: fetchd would only find its socket missing.
   std::optional<Child> due(Instant now) const;
-  // A child of ours ended; `clean` is exit status 0. hydrantd's clean end is an ordered stop of everything.
-  void ended(int pid, bool clean, Instant now);
+  // A child of ours ended; `exit_status` is nothing when a signal killed it. hydrantd's clean end is an ordered stop of
+  // everything, and so is a refusal of either.
+  void ended(int pid, std::optional<int> exit_status, Instant now);
+  const std::optional<Refusal>& refusal() const { return refusal_; }
   void stop(Instant now);
   // The signal to send now, if any: TERM when a child's turn comes, KILL when its grace is over. Call until nothing.
   std::optional<Signal> signal_due(Instant now);
@@ -66,9 +80,11 @@ class Supervision {
  private:
   void advance(Instant now);
   const ChildState* stopping() const;
+  void note_end(Child child, std::optional<int> exit_status, Instant now);
 
   ChildState hydrantd_;
   ChildState fetchd_;
+  std::optional<Refusal> refusal_;
   Phase phase_ = Phase::kRunning;
   Instant kill_at_{};
   bool term_sent_ = false;

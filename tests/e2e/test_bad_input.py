@@ -5,13 +5,15 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import subprocess
+import time
 
 import images
 import oci
 from case import (BUSY, CORRUPT, NO_DAEMON, NO_SPACE, NOT_FOUND, NOT_ROOT, UNAUTHORIZED, UNREACHABLE, UNSUPPORTED,
                   USAGE, Case)
-from sandbox import BUILD, Hydrant, Registry, free_port, small_disk
+from sandbox import BIN, BUILD, Hydrant, Registry, free_port, small_disk
 
 
 def tar_of(**files):
@@ -215,12 +217,26 @@ class BadPlaces(Case):
         reference, directory = self.push("small"), self.temporary()
         self.hydrant.root, root = place / "root", self.hydrant.root
         try:
-            self.fails((UNSUPPORTED, NO_DAEMON), ["tmpfs"], "mount", reference, directory)
+            self.fails(UNSUPPORTED, ["tmpfs"], "mount", reference, directory)
             self.assertEqual(self.hydrant.daemons(), {})
         finally:
             self.hydrant.root = root
             subprocess.run(["umount", "-l", str(place)])
         self.nothing_left()
+        self.works_afterwards()
+
+    def test_a_daemon_that_is_missing_is_told_at_once(self):
+        place = self.temporary()
+        for name in ("hydrant", "hydrantd", "hydrant-keeper"):
+            shutil.copy(BIN / name, place / name)
+        self.hydrant.env["PATH"] = "/usr/bin:/bin"
+        directory, start = self.temporary(), time.monotonic()
+        done = subprocess.run([place / "hydrant", "mount", "--root", self.hydrant.root, self.push("small"), directory],
+                              env=self.hydrant.env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (NO_DAEMON, 1), done.stderr)
+        self.assertIn("cannot run hydrant-fetchd: No such file", done.stderr)
+        self.assertLess(time.monotonic() - start, 9, "that is what a start may take, not a refusal")
+        self.assertEqual(self.hydrant.daemons(), {})
         self.works_afterwards()
 
     def test_a_kernel_without_file_backed_erofs(self):
