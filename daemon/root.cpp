@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "proto/object_id.h"
 
 namespace hydrant::daemon {
 
@@ -18,6 +19,18 @@ constexpr std::string_view kWayOut = "; keep the cache on ext4, xfs or btrfs (--
 
 Result<> refuse(const std::string& path, const std::string& why) {
   return fail(Code::kUnsupported, path + " cannot hold the cache: " + why + std::string(kWayOut));
+}
+
+// A device whose size nobody knows yet is a file of the nominal size. ext4 with blocks of 1 or 2 KiB holds none such.
+Result<> check_nominal_size(const std::string& path, const struct statfs& status, const Fd& file) {
+  if (::ftruncate(file.get(), static_cast<off_t>(proto::kNominalSize)) == 0) return {};
+  if (errno != EFBIG) return fail_sys(errno, "make a sparse file under " + path);
+  std::string kind = static_cast<uint32_t>(status.f_type) == EXT4_SUPER_MAGIC ? "ext4" : "its file system";
+  return fail(Code::kUnsupported, path + " cannot hold the cache: " + kind + " with blocks of " +
+                                      std::to_string(status.f_bsize) + " bytes holds no sparse file of " +
+                                      std::to_string(proto::kNominalSize >> 40) +
+                                      " TiB; keep the cache on a file system with blocks of 4096 bytes (mkfs -b 4096, "
+                                      "or --root DIR)");
 }
 
 Result<> check_file_system(const std::string& path) {
@@ -35,7 +48,7 @@ Result<> check_file_system(const std::string& path) {
   constexpr off_t kData = 1 << 20;
   HYDRANT_TRY_VOID(pwrite_all(file.get(), as_bytes("x"), kData));
   if (::lseek(file.get(), 0, SEEK_DATA) != kData) return refuse(path, "its file system does not report holes");
-  return {};
+  return check_nominal_size(path, status, file);
 }
 
 }  // namespace

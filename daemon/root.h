@@ -10,8 +10,9 @@ namespace hydrant::daemon {
 
 class Root {
  public:
-  // Makes the directories. kUnsupported on a file system that cannot hold the cache (by trying: sparse files and user
-  // xattrs; tmpfs, ramfs and overlayfs by name), kBusy when another hydrantd has it, kInvalid for a relative path.
+  // Makes the directories. kUnsupported on a file system that cannot hold the cache (by trying: sparse files of
+  // the nominal size and user xattrs; tmpfs, ramfs and overlayfs by name), kBusy when another hydrantd has it, kInvalid
+  // for a relative path.
   static Result<Root> open(const std::string& path);
 
   const std::string& path() const { return path_; }

@@ -225,6 +225,16 @@ class BadPlaces(Case):
         self.nothing_left()
         self.works_afterwards()
 
+    def test_a_file_system_whose_blocks_are_too_small(self):
+        with small_disk(24, block=1024) as disk, Hydrant(base=disk) as cramped:
+            self.hydrant, roomy = cramped, self.hydrant
+            try:
+                self.fails(UNSUPPORTED, ["ext4", "1024", "4096"], "mount", self.push("small"), self.temporary())
+                self.assertEqual(self.hydrant.daemons(), {})
+            finally:
+                self.hydrant = roomy
+        self.works_afterwards()
+
     def test_a_daemon_that_is_missing_is_told_at_once(self):
         place = self.temporary()
         for name in ("hydrant", "hydrantd", "hydrant-keeper"):
