@@ -342,7 +342,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
           return {};
         }
         append(batch, bytes);
-        return batch.size() < kBatch ? Result<>{} : flush();
+        return batch.size() >= kBatch || awaited(offset) ? flush() : Result<>{};
       });
   // What was proven before an error is as good as ever.
   if (auto flushed = flush(); ran && !flushed) ran = flushed;
@@ -366,6 +366,13 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   Lock lock(mutex_);
   speed_ = speed_ == 0 ? speed : (3 * speed_ + speed) / 4;
   return {};
+}
+
+// True when a reader waits for the granule at `offset`: it should not wait for those behind it.
+bool Filler::awaited(uint64_t offset) {
+  Lock lock(mutex_);
+  auto claim = claims_.find(offset / layout_->granule());
+  return claim != claims_.end() && !claim->second.waiters.empty();
 }
 
 // Keeps a stream's marker back, unless somebody waits for it already.

@@ -86,6 +86,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   void run(const FlightPtr& flight, std::stop_token queue_stop);
   Result<> attempt(const FlightPtr& flight, const image::Layout& layout, const image::Fill& fill, Deadline deadline);
   Result<> deliver(const FlightPtr& flight, Bytes bytes, uint64_t offset);
+  bool awaited(uint64_t offset);
   bool hold(const FlightPtr& flight, Bytes bytes, uint64_t offset);
   Result<> write(Bytes bytes, uint64_t offset);
   void wrote(const FlightPtr& flight, ByteRange written);
