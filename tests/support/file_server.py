@@ -1,8 +1,8 @@
 """An HTTP server of one process for single files: with ranges and validators, or without, as a test says."""
 
-import contextlib
 import http.server
 import re
+import sys
 import threading
 
 
@@ -14,6 +14,12 @@ class Served:
         self.ranges = True
         self.length = True  # announced in advance
         self.sent = 0  # bytes of the body
+
+
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # fetchd was killed, or has what it wanted
+            super().handle_error(request, client_address)
 
 
 class FileServer:
@@ -29,13 +35,12 @@ class FileServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
-                with contextlib.suppress(ConnectionError):  # fetchd was killed, or has what it wanted
-                    owner.answer(self)
+                owner.answer(self)
 
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
