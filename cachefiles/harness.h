@@ -288,4 +288,7 @@ class EngineTest : public ::testing::Test {
   std::shared_ptr<Cookie::Wait> last_wait;
 };
 
+// The conformance transcripts; their files share it, as GoogleTest wants one class for a suite.
+class Transcripts : public EngineTest {};
+
 }  // namespace hydrant::cachefiles::test
