@@ -77,14 +77,14 @@ bool looks_like_registry(std::string_view first) {
   return false;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "'";
   for (char c : text) out += std::isprint(static_cast<unsigned char>(c)) ? c : '?';
   return out + "'";
 }
 
 tl::unexpected<Error> invalid(std::string_view whole, const std::string& why) {
-  return fail(Code::kInvalid, "source " + quoted(whole) + ": " + why);
+  return fail(Code::kInvalid, "source " + in_quotes(whole) + ": " + why);
 }
 
 // `url` cut at query and fragment.
@@ -194,14 +194,14 @@ Result<ImageName> ImageName::parse(std::string_view whole) {
   auto colon = name.find(':', slash == name.npos ? 0 : slash);
   if (colon != name.npos) {
     out.tag = name.substr(colon + 1);
-    if (!is_tag(out.tag)) return invalid(whole, "tag " + quoted(out.tag) + " is malformed");
+    if (!is_tag(out.tag)) return invalid(whole, "tag " + in_quotes(out.tag) + " is malformed");
     name = name.substr(0, colon);
   }
   auto first = name.substr(0, name.find('/'));
   if (first.size() < name.size() && looks_like_registry(first)) {
     out.registry = first;
     out.repository = name.substr(first.size() + 1);
-    if (!is_registry(out.registry)) return invalid(whole, "registry " + quoted(out.registry) + " is malformed");
+    if (!is_registry(out.registry)) return invalid(whole, "registry " + in_quotes(out.registry) + " is malformed");
     if (out.registry == "index.docker.io" || out.registry == "registry-1.docker.io") out.registry = "docker.io";
   } else {
     out.registry = "docker.io";
@@ -215,7 +215,7 @@ Result<ImageName> ImageName::parse(std::string_view whole) {
   for (std::string_view rest = out.repository;;) {
     auto component = rest.substr(0, rest.find('/'));
     if (!is_path_component(component))
-      return invalid(whole, "name part " + quoted(component) +
+      return invalid(whole, "name part " + in_quotes(component) +
                                 " is malformed; lower-case letters and digits, joined by '.', '_' or '-'");
     if (component.size() == rest.size()) break;
     rest.remove_prefix(component.size() + 1);
@@ -250,7 +250,8 @@ Result<SourceReference> SourceReference::parse(std::string_view text) {
     if (scheme == "file") return parse_file_url(text);
     // What skopeo and podman write before a registry's image.
     if (scheme != "docker")
-      return fail(Code::kUnsupported, "source " + quoted(url_without_secrets(text)) + ": scheme " + quoted(scheme) +
+      return fail(Code::kUnsupported, "source " + in_quotes(url_without_secrets(text)) + ": scheme " +
+                                          in_quotes(scheme) +
                                           " is unknown; there are http, https, s3, file, oci:DIR and image references");
     text.remove_prefix(std::string_view("docker://").size());
   }
