@@ -233,6 +233,24 @@ TEST_F(ChannelTest, AnAnswerThatNeverComesLosesTheConnection) {
   release.set_value();
 }
 
+TEST_F(ChannelTest, MemoryThatTheServerMayStillWriteFromIsNeverUsedAgain) {
+  fetch::SocketControlOptions options;
+  options.call_timeout = 20ms;
+  options.slots = 1;
+  auto control = attach(options);
+  auto object = std::make_shared<FakeObject>();
+  std::promise<void> release;
+  object->hold = release.get_future().share();
+  auto handle = open(*control, object);
+  const Buffer bytes(1 << 20, std::byte{7});
+  EXPECT_EQ(handle->pwrite(bytes, 0), -EPIPE) << "the server is stuck in the write";
+  EXPECT_EQ(control->stage(4096, Deadline::after(20ms)).error().code, Code::kTooSlow) << "its slot is not free";
+  EXPECT_EQ(control->next(soon()).error().code, Code::kGone) << "a new connection brings a new window";
+  release.set_value();
+  ASSERT_TRUE(eventually([&] { return object->bytes == bytes.size(); }));
+  EXPECT_EQ(object->locked([](FakeObject& o) { return o.writes.at(0); }), bytes) << "written late, and what was meant";
+}
+
 // A daemon of one thread and one loop, as small as the protocol allows, against the real engine.
 class RealEngineTest : public ChannelTest {
  protected:

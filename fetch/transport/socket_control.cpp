@@ -61,8 +61,10 @@ class SocketHandle final : public ObjectHandle {
   }
 
   int64_t write_window(uint64_t at, uint64_t length, uint64_t offset, std::optional<uint32_t> msg_id) {
-    return send({.offset = offset, .window_offset = at, .length = length, .window = kWindowId}, ch::kFromWindow,
-                msg_id);
+    int64_t written =
+        send({.offset = offset, .window_offset = at, .length = length, .window = kWindowId}, ch::kFromWindow, msg_id);
+    if (written == -EPIPE) slots_->retire(at);
+    return written;
   }
 
   int64_t send(ch::Pwrite pwrite, uint16_t flags, std::optional<uint32_t> msg_id) {
@@ -105,8 +107,10 @@ class Connection final : public Control {
 
   Result<Request> next(Deadline deadline) override {
     auto lock = frames_.lock();
-    frames_.wait(lock, deadline, [&] { return stopped_ || !inbox_.empty(); });
+    frames_.wait(lock, deadline, [&] { return stopped_ || slots_->worn() || !inbox_.empty(); });
     if (stopped_) return fail(Code::kCancelled, "stopped");
+    // A handle's answer did not come in time. A new connection brings a new window, and hydrantd drops the old one.
+    if (slots_->worn()) return fail_sys(EPIPE, "control channel: a write was not answered");
     if (inbox_.empty()) {
       if (frames_.lost(lock)) return fail_sys(EPIPE, "control channel");
       lock.unlock();

@@ -22,7 +22,7 @@ Result<std::shared_ptr<WindowSlots>> WindowSlots::create(size_t slot_bytes, unsi
 }
 
 WindowSlots::WindowSlots(Fd memory, std::byte* at, size_t slot_bytes, unsigned slots)
-    : memory_(std::move(memory)), at_(at), slot_bytes_(slot_bytes), slots_(slots), touched_(slots) {
+    : memory_(std::move(memory)), at_(at), slot_bytes_(slot_bytes), slots_(slots), touched_(slots), retired_(slots) {
   for (unsigned slot = slots; slot-- > 0;) free_.push_back(slot);
 }
 
@@ -41,7 +41,9 @@ Result<Staging> WindowSlots::acquire(Deadline deadline) {
 void WindowSlots::give_back(MutableBytes memory) {
   {
     std::lock_guard lock(mutex_);
-    free_.push_back(unsigned((memory.data() - at_) / slot_bytes_));
+    auto slot = unsigned((memory.data() - at_) / slot_bytes_);
+    if (retired_[slot]) return;
+    free_.push_back(slot);
   }
   freed_.notify_one();
 }
@@ -51,6 +53,17 @@ std::optional<uint64_t> WindowSlots::offset_of(Bytes bytes) const {
   const std::byte* end = at_ + slot_bytes_ * slots_;
   if (!not_after(at_, bytes.data()) || !not_after(bytes.data() + bytes.size(), end)) return std::nullopt;
   return uint64_t(bytes.data() - at_);
+}
+
+void WindowSlots::retire(uint64_t offset) {
+  std::lock_guard lock(mutex_);
+  retired_[offset / slot_bytes_] = true;
+  worn_ = true;
+}
+
+bool WindowSlots::worn() const {
+  std::lock_guard lock(mutex_);
+  return worn_;
 }
 
 void WindowSlots::trim() {

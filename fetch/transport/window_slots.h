@@ -31,6 +31,11 @@ class WindowSlots final : public Staging::Owner, public std::enable_shared_from_
   // Gives the memory of unused slots back to the system.
   void trim();
 
+  // The slot at `offset` was named in a frame whose answer will not come: the server may still write from it, at any
+  // time, for as long as it has the window. So it is never used again, and the connection is to be replaced.
+  void retire(uint64_t offset);
+  bool worn() const;  // some slot was retired
+
  private:
   WindowSlots(Fd memory, std::byte* at, size_t slot_bytes, unsigned slots);
   void give_back(MutableBytes memory) override;
@@ -40,10 +45,12 @@ class WindowSlots final : public Staging::Owner, public std::enable_shared_from_
   const size_t slot_bytes_;
   const unsigned slots_;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable freed_;
   std::vector<unsigned> free_;  // used as a stack
   std::vector<bool> touched_;
+  std::vector<bool> retired_;
+  bool worn_ = false;
 };
 
 }  // namespace hydrant::fetch
