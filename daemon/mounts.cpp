@@ -212,9 +212,11 @@ Result<Fd> Mounts::complete_metadata(const Object& object, const std::string& di
   }
   if (!digest.empty()) {
     HYDRANT_TRY(Digest expected, Digest::parse(digest));
-    if (Digest found = hash.finish(); found != expected)
+    if (Digest found = hash.finish(); found != expected) {
+      object.cookie().invalidate();  // or the next mount would find the same bytes present
       return fail(Code::kCorrupt, name + " does not match its digest: expected " + expected.text() + ", found " +
-                                      found.text() + "; umount what uses it and mount again to fetch it anew");
+                                      found.text() + "; what was cached is dropped, mount again to fetch it anew");
+    }
   }
   return file;
 }

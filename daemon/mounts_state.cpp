@@ -22,25 +22,36 @@ bool stands_at(const std::vector<MountInfo>& present, const MountRecord& record)
 
 }  // namespace
 
-// People unmount with umount(8) too; then our half of the mount goes as well.
+// People unmount with umount(8) too; then our half of the mount goes as well. Who is looked for is settled before the
+// mount table is read: a mount made after that reading would be missing in it.
 void Mounts::drop_vanished() {
-  auto present = read_mounts();
-  if (!present) return;
   std::vector<std::shared_ptr<Mount>> gone;  // their objects are given back without the lock
   {
     std::lock_guard lock(mutex_);
-    for (auto at = mounts_.begin(); at != mounts_.end();) {
-      if (!at->second->ready || stands_at(*present, at->second->record)) {
-        ++at;
-        continue;
-      }
-      gone.push_back(std::move(at->second));
-      at = mounts_.erase(at);
-    }
+    for (auto& [dir, mount] : mounts_)
+      if (mount->ready) gone.push_back(mount);
+  }
+  auto present = read_mounts();
+  if (!present) return;
+  std::erase_if(gone, [&](auto& mount) { return stands_at(*present, mount->record); });
+  {
+    // Not ready, an entry still keeps its directory: nobody mounts there while its record goes.
+    std::lock_guard lock(mutex_);
+    std::erase_if(gone, [&](auto& mount) {
+      auto at = mounts_.find(mount->record.request.dir);
+      if (at == mounts_.end() || at->second != mount || !mount->ready) return true;
+      mount->ready = false;
+      return false;
+    });
   }
   for (auto& mount : gone) {
-    delete_record(options_.records, mount->record.request.dir);
-    log::info("unmounted-by-others", {{"dir", mount->record.request.dir}});
+    const std::string& dir = mount->record.request.dir;
+    delete_record(options_.records, dir);
+    {
+      std::lock_guard lock(mutex_);
+      mounts_.erase(dir);
+    }
+    log::info("unmounted-by-others", {{"dir", dir}});
   }
 }
 

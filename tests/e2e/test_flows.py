@@ -3,9 +3,10 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 
-from case import BUSY, INTERRUPTED, NO_DAEMON, NOT_FOUND, TOO_SLOW, USAGE, Case
+from case import BUSY, CORRUPT, INTERRUPTED, NO_DAEMON, NOT_FOUND, TOO_SLOW, USAGE, Case
 from sandbox import Relay, wait_until
 
 
@@ -38,6 +39,42 @@ class Flows(Case):
         self.hydrant.ok("stop")
         wait_until(lambda: not self.hydrant.daemons(), what="daemons end")
         self.assertEqual([p for p in self.mount_points() if p.startswith(str(self.hydrant.base))], [])
+
+    def test_a_mount_is_not_forgotten_while_others_look(self):
+        reference = self.push("one")
+        self.hydrant.ok("index", reference)
+        done = threading.Event()
+
+        def look():
+            while not done.is_set():
+                self.hydrant.run("ls")
+
+        lookers = [threading.Thread(target=look) for _ in range(2)]
+        for looker in lookers:
+            looker.start()
+        try:
+            for _ in range(12):
+                directory = self.hydrant.mount(reference)
+                self.assertEqual([m["dir"] for m in self.hydrant.ok("ls", "--json")["mounts"]], [str(directory)])
+                self.hydrant.ok("umount", directory)
+        finally:
+            done.set()
+            for looker in lookers:
+                looker.join()
+        self.nothing_left()
+
+    def test_metadata_damaged_on_disk_is_refused_once_and_fetched_anew(self):
+        reference = self.push("one")
+        fsid = self.hydrant.ok("mount", "--json", reference, self.temporary())["fsid"]
+        self.hydrant.ok("stop")
+        wait_until(lambda: not self.hydrant.daemons(), what="daemons end")
+        [file] = self.hydrant.root.glob(f"cache/*/@*/D{fsid}")
+        with open(file, "r+b") as damaged:
+            damaged.seek(2000)
+            damaged.write(b"damage")
+        self.fails(CORRUPT, [fsid, "mount again"], "mount", reference, self.temporary())
+        directory = self.hydrant.mount(reference)
+        self.same_tree(self.unpack("one"), directory)
 
     def mount_points(self):
         with open("/proc/self/mountinfo") as file:
