@@ -178,23 +178,28 @@ void BackingFile::load_map(const std::string& maps_directory, uint64_t object_si
   map_.mark_durable(map_.snapshot());
 }
 
-int BackingFile::save_map(Disk& disk, const std::string& maps_directory, uint64_t object_size) {
+int BackingFile::save_map(Disk& disk, const std::string& maps_directory, const std::function<uint64_t()>& object_size) {
   std::lock_guard lock(save_);
   saving_.store(false);
   if (!unsaved_.exchange(false)) return 0;
+  uint64_t size = object_size();
   auto leaves = map_.snapshot();
   if (int err = disk.sync_data(fd())) {
     // After a failed sync the kernel forgets that the pages were dirty: what is not proven durable is fetched again.
     map_.forget_volatile();
+    unsaved_.store(true);
     return err;
   }
   if (presence_ == Presence::kSparse || !has_identity_) return 0;
   struct stat stat;
-  if (::fstat(fd(), &stat) != 0) return -errno;
+  if (::fstat(fd(), &stat) != 0) {
+    unsaved_.store(true);
+    return -errno;
+  }
   proto::ContentMapFile file;
   file.generation = ++generation_;
   file.inode = id_.inode;
-  file.object_size = object_size;
+  file.object_size = size;
   file.file_size = static_cast<uint64_t>(stat.st_size);
   file.identity = identity_;
   file.leaves = std::move(leaves);

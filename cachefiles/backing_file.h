@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -48,8 +49,10 @@ class BackingFile {
   int make_identity();
   // Believes the stored map if it is this file's (docs/formats/content-map.md); otherwise nothing is present.
   void load_map(const std::string& maps_directory, uint64_t object_size);
-  // Makes what is present durable: data, then the map. Does nothing for a clean file. 0 or -errno.
-  int save_map(Disk& disk, const std::string& maps_directory, uint64_t object_size);
+  // Makes what is present durable: data, then the map. Does nothing for a clean file. 0, or -errno and the file stays
+  // unsaved. `object_size` is asked once saving may be claimed again: whoever changes the size after that can queue the
+  // file anew.
+  int save_map(Disk& disk, const std::string& maps_directory, const std::function<uint64_t()>& object_size);
   void delete_map(const std::string& maps_directory) const;
 
   // True once after a write: the caller then puts the file on the list of maps to save.

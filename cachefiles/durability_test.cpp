@@ -96,6 +96,32 @@ TEST_F(Durability, AFailedSyncForgetsWhatItCannotProve) {
   EXPECT_FALSE(o.cookie->present({0, 4096}));
 }
 
+TEST_F(Durability, AMapThatCouldNotBeSavedIsSavedTheNextTime) {
+  BO();
+  auto o = opened("key", 8192);
+  fill(o, 0, 8192);
+  disk.map_error = ENOSPC;
+  ASSERT_TRUE(engine().flush());
+  EXPECT_FALSE(o.cookie->complete());
+  disk.map_error = 0;
+  ASSERT_TRUE(engine().flush());
+  EXPECT_TRUE(o.cookie->complete());
+}
+
+TEST_F(Durability, ASizeWhoseSyncFailedIsSavedTheNextTime) {
+  BO();
+  auto o = opened("key", 8192);
+  fill(o, 0, 8192);
+  ASSERT_TRUE(engine().flush());
+  ASSERT_EQ(o.cookie->resize(16384), 0);
+  disk.sync_error = -ENOSPC;
+  ASSERT_TRUE(engine().flush());
+  disk.sync_error = 0;
+  auto before = disk.order().size();
+  ASSERT_TRUE(engine().flush());
+  EXPECT_EQ(disk.order().size(), before + 2);  // sync, map
+}
+
 TEST_F(Durability, ARetiredObjectLeavesNothing) {
   BO();
   auto o = opened("key", 8192);

@@ -82,6 +82,7 @@ class FakeDisk final : public Disk {
   Result<> replace_file(const std::string& path, Bytes contents) override {
     note("map");
     if (power_is_off.load()) return fail_sys(EIO, "power cut");
+    if (int err = map_error.load()) return fail_sys(err, "map");
     return Disk::replace_file(path, contents);
   }
   std::vector<std::string> order() {
@@ -89,7 +90,7 @@ class FakeDisk final : public Disk {
     return order_;
   }
 
-  std::atomic<int> error{0}, sync_error{0};
+  std::atomic<int> error{0}, sync_error{0}, map_error{0};
   std::atomic<bool> power_is_off{false};
   std::atomic<uint64_t> free_blocks{900'000}, free_files{9'000};
 

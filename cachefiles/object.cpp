@@ -244,9 +244,9 @@ void Object::drop() { fail_all(cache_->requests().drop(*this)); }
 void Object::save_map() {
   auto file = this->file();
   if (!file || !named_) return;
-  int err = file->save_map(cache_->disk(), cache_->maps_directory(), cookie_->size());
-  if (err == -EIO) cache_->io_error("sync a file", err);
-  if (file->has_unsaved() && err == 0 && file->claim_saving()) cache_->remember_unsaved(shared_from_this());
+  int err = file->save_map(cache_->disk(), cache_->maps_directory(), [this] { return cookie_->size(); });
+  if (err == -EIO) return cache_->io_error("sync a file", err);  // the cache is dead: nobody saves again
+  if (file->has_unsaved() && file->claim_saving()) cache_->remember_unsaved(shared_from_this());
 }
 
 }  // namespace hydrant::cachefiles
