@@ -40,7 +40,9 @@ class MetadataOrigin final : public LazyOrigin {
   }
 
  private:
-  Result<std::shared_ptr<source::Blob>> open(Deadline) override { return source::FileBlob::open(path_); }
+  Result<std::shared_ptr<source::Blob>> open(Deadline) override {
+    return source::FileBlob::open(path_, /*proven=*/true);
+  }
   const std::string path_;
   const uint64_t size_;
 };

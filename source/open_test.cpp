@@ -89,6 +89,28 @@ TEST_F(FileBlobTest, ReadsRangesUntilTheFileChanges) {
   EXPECT_EQ(read(*blob, {0, 1}).error().code, Code::kGone);
 }
 
+TEST_F(FileBlobTest, AFileRebuiltInItsInodeWithItsOldMtimeIsAnotherVersion) {
+  auto path = write("f", "before");
+  auto blob = FileBlob::open(path).value();
+  auto proven = FileBlob::open(path, /*proven=*/true).value();
+  struct stat before {};
+  ASSERT_EQ(::stat(path.c_str(), &before), 0);
+  struct stat after = before;
+  // The file system's clock ticks a few times in a hundredth of a second.
+  for (auto deadline = soon(); after.st_ctim.tv_sec == before.st_ctim.tv_sec &&
+                               after.st_ctim.tv_nsec == before.st_ctim.tv_nsec && !deadline.passed();) {
+    Fd fd = open_file(path, O_WRONLY).value();
+    ASSERT_EQ(::pwrite(fd.get(), "after!", 6, 0), 6);
+    const timespec times[] = {before.st_atim, before.st_mtim};
+    ASSERT_EQ(::futimens(fd.get(), times), 0);
+    ASSERT_EQ(::fstat(fd.get(), &after), 0);
+  }
+  ASSERT_EQ(after.st_ino, before.st_ino);
+  EXPECT_NE(FileBlob::open(path).value()->version().validator, blob->version().validator);
+  EXPECT_EQ(read(*blob, {0, 6}).error().code, Code::kGone);
+  EXPECT_EQ(read(*proven, {0, 6}).value(), "after!") << "its reader checks a digest";
+}
+
 TEST_F(FileBlobTest, OnlyRegularFilesAreOpened) {
   EXPECT_EQ(FileBlob::open(directory_ + "/none").error().code, Code::kNotFound);
   EXPECT_EQ(FileBlob::open(directory_).error().code, Code::kUnsupported);

@@ -110,7 +110,7 @@ Result<StoredManifest> OciDirStore::manifest(const std::string& reference, Deadl
 
 Result<std::shared_ptr<Blob>> OciDirStore::blob(const Digest& digest, uint64_t size, Deadline) {
   const auto path = blob_path(directory_, digest);
-  auto blob = FileBlob::open(path);
+  auto blob = FileBlob::open(path, /*proven=*/true);
   if (!blob) {
     if (blob.error().code != Code::kNotFound) return fail(std::move(blob.error()));
     return fail(Code::kNotFound, describe() + ": blob " + digest.text() + " is missing; copy the image again");
