@@ -166,19 +166,29 @@ Result<> HttpBlob::attempt(Progress& progress) {
                           .patience = {read.deadline, read.stop}},
                          sink);
   };
+  auto forget = [&] {
+    if (auto cached = redirected_url_.lock(); *cached == redirected) cached->clear();
+  };
   bool direct = !redirected.empty();
   auto head = direct ? send(redirected, nullptr) : send(target_.url, target_.authorizer.get());
-  // Signed URLs expire: ask the origin for a new one, once a try.
-  if (direct && head && (head->status == 401 || head->status == 403 || head->status == 404 || head->status == 410)) {
-    if (auto cached = redirected_url_.lock(); *cached == redirected) cached->clear();
+  // Signed URLs expire, and each storage host has a status of its own for that: ask the origin, once a try.
+  if (direct && head && (head->status < 200 || head->status > 299)) {
+    forget();
     direct = false;
     head = send(target_.url, target_.authorizer.get());
   }
-  if (!head) {
-    // Where the redirect led may be down for good; the origin knows a better place.
-    if (direct && head.error().code == Code::kUnreachable) redirected_url_.lock()->clear();
-    return fail(std::move(head.error()));
-  }
+  auto done = conclude(progress, head, [&](const HttpHead& h) { return checked ? Result<>() : check(h); });
+  // Where the redirect led may be down, or wrong, for good; the origin knows a better place for the next try.
+  if (!done && direct && done.error().code != Code::kCancelled) forget();
+  if (done && !direct && head->url != target_.url && origin_of(head->url) != origin_of(target_.url))
+    *redirected_url_.lock() = head->url;
+  return done;
+}
+
+// What a try has come to. `check` judges a success whose sink saw no body.
+Result<> HttpBlob::conclude(Progress& progress, Result<HttpHead>& head,
+                            const std::function<Result<>(const HttpHead&)>& check) const {
+  if (!head) return fail(std::move(head.error()));
   if (head->status < 200 || head->status > 299) {
     progress.retry_after = head->retry_after;
     auto error = status_error(*head, target_.name);
@@ -187,10 +197,8 @@ Result<> HttpBlob::attempt(Progress& progress) {
       error.what += ": is shorter on the server than the " + std::to_string(size_) + " bytes expected";
     return fail(std::move(error));
   }
-  if (!direct && head->url != target_.url && origin_of(head->url) != origin_of(target_.url))
-    *redirected_url_.lock() = head->url;
-  if (!checked) HYDRANT_TRY_VOID(check(*head));  // a success without a body
-  if (progress.at < read.range.end)
+  HYDRANT_TRY_VOID(check(*head));
+  if (progress.at < progress.request.range.end)
     return fail(
         Error{.code = Code::kUnreachable, .what = target_.name + ": the answer ends early", .sys = 0, .retry = true});
   return {};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -42,6 +43,8 @@ class HttpBlob final : public Blob {
   struct Progress;
   HttpBlob(std::shared_ptr<HttpClient> client, Target target, uint64_t size, bool immutable);
   Result<> attempt(Progress& progress);
+  Result<> conclude(Progress& progress, Result<HttpHead>& head,
+                    const std::function<Result<>(const HttpHead&)>& check) const;
   Result<> check_same(const HttpHead& head) const;
   Result<> check_range(const HttpHead& head, const ByteRange& asked) const;
 
@@ -52,7 +55,7 @@ class HttpBlob final : public Blob {
   // Set by open() before anybody else sees the blob.
   std::string etag_, last_modified_;
   bool ranges_ = true;
-  Guarded<std::string> redirected_url_;  // where the last redirect led; empty: not known, or expired
+  Guarded<std::string> redirected_url_;  // where the last redirect led; empty: not known, or it failed
 };
 
 }  // namespace hydrant::source

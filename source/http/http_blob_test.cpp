@@ -325,6 +325,44 @@ TEST(HttpBlob, ARedirectIsRememberedWithoutLeakingCredentialsAndAskedForAgainWhe
   for (const auto& request : storage.requests()) EXPECT_EQ(request.header("authorization"), "");
 }
 
+TEST(HttpBlob, ARedirectThatFailsInAnyWayIsForgotten) {
+  std::string fault;  // of what the first redirect leads to, once it has been followed
+  std::mutex mutex;
+  ScriptedServer storage([&](const Request& r) -> Response {
+    auto out = ScriptedServer::serve(r, kContent);
+    std::lock_guard lock(mutex);
+    if (fault.empty() || r.target != "/old") return out;
+    if (fault == "stall") out.stall_after = 2;
+    if (fault == "shifted") out.headers = {"Content-Range: bytes 1-10/300000"};
+    if (fault == "400" || fault == "500") return {.status = std::stoi(fault)};
+    return out;
+  });
+  ScriptedServer home([&](const Request&) -> Response {
+    std::lock_guard lock(mutex);
+    return {.status = 307, .headers = {"Location: " + storage.url(fault.empty() ? "/old" : "/new")}};
+  });
+  auto set_fault = [&](const std::string& text) {
+    std::lock_guard lock(mutex);
+    fault = text;
+  };
+  for (const char* text : {"400", "500", "stall", "shifted"}) {
+    set_fault("");
+    auto blob = HttpBlob::immutable(fast_client(300ms), {.url = home.url("/blob"), .authorizer = {}, .name = {}},
+                                    kContent.size());
+    EXPECT_EQ(read(*blob, {3, 9}).value_or(""), slice({3, 9})) << text;
+    set_fault(text);
+    const auto before = storage.requests().size();
+    auto next = read(*blob, {3, 9});
+    // Wrong bytes are the caller's to judge; its next read begins at the origin.
+    if (text == std::string("shifted")) {
+      EXPECT_EQ(next ? Code::kOk : next.error().code, Code::kCorrupt);
+      next = read(*blob, {3, 9});
+    }
+    EXPECT_EQ(next.value_or(""), slice({3, 9})) << text;
+    EXPECT_EQ(storage.requests().size() - before, 2u) << text;
+  }
+}
+
 TEST(HttpBlob, RedirectsThatLeadNowhereEnd) {
   ScriptedServer server([&](const Request& r) -> Response {
     if (r.target == "/circle") return {.status = 302, .headers = {"Location: /circle"}};
