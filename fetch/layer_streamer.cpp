@@ -111,6 +111,8 @@ Result<> LayerStreamer::run(Job& job) {
       if (ingestion && !ingestion->present()) {
         HYDRANT_TRY(handle, opened->handle(Deadline::after(kIngestDeadline)));
       }
+      // The next OPEN is then a reader's, and its size the true one.
+      if (!handle) opened.reset();
     }
   }
 

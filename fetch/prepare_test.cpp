@@ -1,6 +1,7 @@
 #include "fetch/prepare.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <future>
@@ -215,6 +216,21 @@ TEST_F(PrepareTest, ARestartedDaemonAnswersOpensAndFillsTheirReads) {
   EXPECT_EQ(handle->content({0, size}), device);
 }
 
+TEST_F(PrepareTest, AMetadataImageWrittenAnewIsReadOnByWhoHasItOpen) {
+  Layer layer = add_layer({{"a", image::fixture::text(1000)}});
+  add_image("1", {layer});
+  auto prepared = prepare();
+  ASSERT_TRUE(prepared) << prepared.error().what;
+  auto blob = origins_->origin(*catalogue_->object(prepared->fsid))->blob(Deadline::after(20s));
+  ASSERT_TRUE(blob) << blob.error().what;
+  const std::string path = Paths{root_}.metadata(prepared->fsid);
+  ASSERT_EQ(::link(path.c_str(), (path + ".link").c_str()), 0);
+  ASSERT_TRUE(write_file_atomic(path, as_bytes(*read_file(path))));
+  auto bytes = source::read_all(**blob, {{0, (*blob)->size()}, Deadline::after(20s), {}});
+  ASSERT_TRUE(bytes) << bytes.error().what;
+  EXPECT_EQ(sha256(*bytes).hex(), prepared->fsid);
+}
+
 TEST_F(PrepareTest, IndexOnlyPutsNothingIntoTheCache) {
   Layer layer = add_layer({{"a", image::fixture::text(100'000)}});
   add_image("1", {layer});
@@ -300,6 +316,23 @@ TEST_F(PrepareTest, ABusyDeviceIsIndexedWithoutTheCache) {
   Layer other = add_layer({{"b", image::fixture::text(100'000, 7)}});
   add_image("2", {other});
   EXPECT_EQ(prepare("2").error().code, Code::kUnreachable) << "hydrantd is needed";
+}
+
+TEST_F(PrepareTest, ABusyDeviceThatIsOpenedMeanwhileGoesToItsReaders) {
+  Layer layer = add_layer({{"a", image::fixture::text(100'000)}});
+  add_image("1", {layer});
+  ObjectRow row;
+  row.id = layer.device();
+  row.kind = ObjectKind::kLayer;
+  row.size = 4096;
+  ASSERT_TRUE(catalogue_->put_object(row));
+  cache_.refuse = Code::kBusy;
+  layer.blob->hold();
+  auto run = std::async(std::launch::async, [this] { return prepare().has_value(); });
+  EXPECT_TRUE(layer.blob->wait_for_reads(1, Deadline::after(20s)));
+  EXPECT_EQ(objects_->open({1, 1, "erofs,hydrant", layer.device(), std::make_shared<FakeHandle>()}), 4096);
+  layer.blob->release();
+  EXPECT_TRUE(run.get());
 }
 
 TEST_F(PrepareTest, NamesWhatItCannotMount) {
