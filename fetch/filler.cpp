@@ -451,8 +451,9 @@ bool Filler::again(Lock& lock, const FlightPtr& flight, const Error& error, std:
   }
   // Read-ahead that fails is not worth insisting; a reader that comes later starts it anew.
   if (latest == Instant::min()) return false;
-  // A read ends with the first of its readers; the origin may well serve the others.
-  bool worth = error.retry || (error.code == Code::kTooSlow && !failed.empty());
+  // A read ends with the first of its readers, and a run-ahead at its own deadline whoever has joined it; the origin
+  // may well serve those who still have time.
+  bool worth = error.retry || error.code == Code::kTooSlow;
   if (!worth || flight->attempts >= shop_.options.attempts || stop_.stop_requested()) return false;
   Instant at = Instant::min();
   if (error.code == Code::kCorrupt) {

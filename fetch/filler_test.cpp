@@ -273,6 +273,21 @@ TEST_F(FillerTest, AStalledOriginEndsAtTheReadersDeadline) {
   EXPECT_EQ(outcomes_.wait(1), all(1, Code::kTooSlow));
 }
 
+TEST_F(FillerTest, AReaderThatJoinsARunAheadOutlivesItsDeadline) {
+  start(1);
+  read(9);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  blob().answer({.kind = FakeAnswer::Kind::kHonest}, 1);
+  blob().answer({.kind = FakeAnswer::Kind::kStall}, 1);
+  shop_->options.reader_deadline = 1s;
+  read(10);  // and 11 and 12 ahead, which stall
+  ASSERT_TRUE(wait_for_reads(3));
+  shop_->options.reader_deadline = 60s;
+  read(12);
+  EXPECT_EQ(outcomes_.wait(3), all(3, Code::kOk));
+  expect_right({12 * kGranule, 13 * kGranule});
+}
+
 TEST_F(FillerTest, AReaderInTheQueueExpiresWithoutAWorker) {
   auto options = quick();
   options.reader_deadline = 30s;
