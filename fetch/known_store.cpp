@@ -56,8 +56,10 @@ Result<source::StoredManifest> KnownStore::manifest(const std::string& reference
       log::warn("catalogue.tag", {{"reason", put.error().what}});
     return got;
   }
-  Code code = got.error().code;
-  if (!stand_in || (code != Code::kUnreachable && code != Code::kTooSlow)) return got;
+  // A store that is overloaded or broken for now (429, 5xx) answers no more than one that is away.
+  const Error& error = got.error();
+  bool away = error.retry || error.code == Code::kUnreachable || error.code == Code::kTooSlow;
+  if (!stand_in || !away) return got;
   std::lock_guard lock(mutex_);
   warning_ = store_->describe() + " cannot be reached (" + got.error().what + "): using what " +
              (reference.empty() ? std::string("it held") : "\"" + reference + "\" was") + " when it was last resolved";

@@ -21,7 +21,8 @@ class KnownStore final : public source::ImageStore {
   KnownStore(std::shared_ptr<source::ImageStore> store, std::string name, Catalogue& catalogue)
       : store_(std::move(store)), name_(std::move(name)), catalogue_(catalogue) {}
 
-  // Tags are always asked of the store. Only when nobody answers there the catalogue does; refusals are passed on.
+  // Tags are always asked of the store. Only when nobody answers there, or it cannot for now (429, 5xx), the catalogue
+  // does; refusals are passed on.
   Result<source::StoredManifest> manifest(const std::string& reference, Deadline deadline) override;
   // In memory: at most proto::kMaxDocument bytes.
   Result<std::shared_ptr<source::Blob>> blob(const Digest& digest, uint64_t size, Deadline deadline) override;
