@@ -15,6 +15,12 @@ constexpr auto kIngestDeadline = std::chrono::seconds(30);
 // The disk may need a while when it is slow; one that stays full fails the layer.
 constexpr auto kWritePatience = std::chrono::seconds(5);
 
+// What one asker learns from the stream then holds for the other: the same claims about the layer, from the same place.
+bool alike(const LayerWanted& a, const LayerWanted& b) {
+  return a.digest == b.digest && a.diff_id == b.diff_id && a.size == b.size && a.plain_http == b.plain_http &&
+         store_name(a.source) == store_name(b.source);
+}
+
 // Nobody waits for a layer longer than at 64 KiB/s; a stalled transfer ends much earlier, by the source's own limits.
 Deadline stream_deadline(uint64_t size) {
   return Deadline::after(std::chrono::minutes(10) + std::chrono::seconds(size >> 16));
@@ -52,7 +58,8 @@ LayerStreamer::Ticket LayerStreamer::stream(const LayerWanted& wanted) {
     std::lock_guard lock(mutex_);
     auto& known = jobs_[wanted.digest];
     // A stream that is being given up, or that makes the index only, serves nobody who wants the device too.
-    if (known && !known->stop.stop_requested() && (known->wanted.ingest || !wanted.ingest)) {
+    if (known && !known->stop.stop_requested() && (known->wanted.ingest || !wanted.ingest) &&
+        alike(known->wanted, wanted)) {
       ++known->askers;
       return Ticket(*this, known);
     }

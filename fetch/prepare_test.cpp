@@ -278,6 +278,28 @@ TEST_F(PrepareTest, TwoPreparesOfOneLayerShareItsStream) {
   EXPECT_EQ(layer.blob->reads().size(), 1U);
 }
 
+TEST_F(PrepareTest, AnImageThatClaimsAnotherDiffIdOfALayerStreamsItAlone) {
+  Layer layer = add_layer(image::fixture::many_files(6));
+  LayerWanted right;
+  right.source = *proto::SourceReference::parse("registry.example/app:1");
+  right.digest = layer.digest;
+  right.size = layer.size;
+  right.diff_id = sha256(layer.tar);
+  right.media_type = kGzipLayer;
+  LayerWanted wrong = right;
+  wrong.diff_id = sha256(as_bytes("something else"));
+  layer.blob->hold();
+  auto first = streamer_->stream(wrong);
+  ASSERT_TRUE(layer.blob->wait_for_reads(1, Deadline::after(20s)));
+  auto second = streamer_->stream(right);
+  layer.blob->release();
+  auto failed = first.wait(Deadline::after(20s));
+  auto good = second.wait(Deadline::after(20s));
+  ASSERT_TRUE(failed && good);
+  EXPECT_FALSE(*failed);
+  EXPECT_TRUE(*good) << good->error().what;
+}
+
 TEST_F(PrepareTest, AClientThatLeavesEndsTheStreamNobodyElseWants) {
   Layer layer = add_layer(image::fixture::many_files(5));
   add_image("1", {layer});
@@ -303,6 +325,11 @@ TEST_F(PrepareTest, StartsWithoutTheNetworkWhenEverythingIsHere) {
   EXPECT_EQ(second->fsid, first->fsid);
   EXPECT_EQ(warnings_.size(), 1U);
   EXPECT_EQ(prepare("other").error().code, Code::kUnreachable);
+  store_->fail_with({.code = Code::kBusy, .what = "429", .retry = true});
+  EXPECT_TRUE(prepare());
+  store_->fail_with({.code = Code::kIo, .what = "503", .retry = true});
+  EXPECT_TRUE(prepare());
+  EXPECT_EQ(warnings_.size(), 3U);
   store_->fail_with({.code = Code::kUnauthorized, .what = "401"});
   EXPECT_EQ(prepare().error().code, Code::kUnauthorized) << "a refusal is not an absence";
 }
