@@ -44,11 +44,13 @@ void RequestLoop::run(std::stop_token stop) {
       log::warn("channel.restore", {{"errno", -restored}});
     } else {
       log::info("channel.attached");
-      backoff = options_.first_backoff;
+      const Instant began = Clock::system().now();
       last = Code::kOk;
       attached_.store(true, std::memory_order_relaxed);
       serve(*control);
       attached_.store(false, std::memory_order_relaxed);
+      // A hydrantd that accepts us only to drop us again is not asked any more often than one that is away.
+      if (Clock::system().now() - began >= options_.longest_backoff) backoff = options_.first_backoff;
     }
     objects_.close_all();
     control_.lock()->reset();
@@ -56,6 +58,7 @@ void RequestLoop::run(std::stop_token stop) {
     if (!stop.stop_requested()) {
       log::info("channel.lost");
       nap(stop, backoff);
+      backoff = std::min(backoff * 2, options_.longest_backoff);
     }
   }
 }

@@ -162,6 +162,32 @@ TEST_F(RequestLoopTest, ALostChannelDropsHandlesLeavesReadersPendingAndIsJoinedA
   EXPECT_EQ(handle->writes(), 0U);
 }
 
+TEST_F(RequestLoopTest, AHydrantdThatDropsUsAtOnceIsAskedLessAndLess) {
+  loop_.reset();
+  for (bool refuse_restore : {true, false}) {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::vector<Instant> times;
+    RequestLoopOptions options;
+    options.first_backoff = 1ms;
+    options.longest_backoff = 60s;
+    RequestLoop loop(
+        [&](Deadline) -> Result<std::unique_ptr<Control>> {
+          auto control = std::make_unique<FakeControl>();
+          refuse_restore ? control->lose() : control->stop();
+          std::lock_guard lock(mutex);
+          times.push_back(Clock::system().now());
+          changed.notify_all();
+          return control;
+        },
+        *objects_, options);
+    std::unique_lock lock(mutex);
+    ASSERT_TRUE(changed.wait_until(lock, soon().at(), [&] { return times.size() >= 9; }));
+    EXPECT_GE(times[8] - times[7], 128ms);
+    EXPECT_GE(times[8] - times[0], 255ms) << "1 + 2 + 4 + ... + 128";
+  }
+}
+
 TEST_F(RequestLoopTest, CloseDropsTheHandle) {
   auto handle = std::make_shared<FakeHandle>();
   std::weak_ptr<FakeHandle> seen = handle;
