@@ -32,12 +32,14 @@ Result<std::unique_ptr<CredentialStore>> CredentialStore::open(std::string path)
 Result<bool> CredentialStore::put(const std::string& registry, const std::string& docker_config) {
   HYDRANT_TRY_VOID(source::DockerConfig::parse(docker_config));
   std::lock_guard lock(mutex_);
-  auto& known = configs_[registry];
+  auto configs = configs_;
+  auto& known = configs[registry];
   if (known == docker_config) return false;
   known = docker_config;
-  json document = {{"version", kVersion}, {"registries", configs_}};
+  json document = {{"version", kVersion}, {"registries", configs}};
   std::string text = document.dump(-1, ' ', false, json::error_handler_t::replace);
   HYDRANT_TRY_VOID(write_file_atomic(path_, as_bytes(text), 0600));
+  configs_ = std::move(configs);  // not before: a put that failed is repeated by its caller, and must write then
   return true;
 }
 
