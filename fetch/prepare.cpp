@@ -20,7 +20,8 @@ namespace {
 
 // Goes up whenever the same layers would give another metadata image.
 constexpr unsigned kMetadataVersion = 1;
-constexpr auto kResolveDeadline = std::chrono::seconds(60);
+// Less than a client waits for a sign of life, so that it hears the cause.
+constexpr auto kResolveDeadline = std::chrono::seconds(30);
 constexpr auto kProgressInterval = std::chrono::milliseconds(100);
 constexpr size_t kMaxMetadata = 4ULL << 30;
 
