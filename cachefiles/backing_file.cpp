@@ -67,7 +67,7 @@ bool BackingFile::complete(uint64_t size) const {
   return !unsaved_.load() && present({0, size});
 }
 
-int64_t BackingFile::write(Bytes bytes, uint64_t offset) {
+int64_t BackingFile::write(Disk& disk, Bytes bytes, uint64_t offset) {
   if (bytes.empty()) return 0;
   auto range = make_range(offset, bytes.size());
   if (!range || range->end > ContentMap::kBlocks * kBlockSize) return -EFBIG;
@@ -76,10 +76,15 @@ int64_t BackingFile::write(Bytes bytes, uint64_t offset) {
   uint64_t padding = round_up(range->end, kBlockSize) - range->end;
   struct iovec parts[2] = {{const_cast<std::byte*>(bytes.data()), bytes.size()},
                            {const_cast<std::byte*>(kZeros.data()), padding}};
-  ssize_t done = ::pwritev(fd(), parts, padding ? 2 : 1, static_cast<off_t>(offset));
-  if (done < 0) return -errno;
+  uint64_t failures = failures_.load(std::memory_order_acquire);
+  ssize_t done = disk.write(fd(), parts, padding ? 2 : 1, static_cast<off_t>(offset));
+  if (done < 0) return done;
   uint64_t whole = static_cast<uint64_t>(done) / kBlockSize;
-  if (presence_ == Presence::kContentMap) map_.set_present(offset / kBlockSize, offset / kBlockSize + whole);
+  if (presence_ == Presence::kContentMap) {
+    std::lock_guard lock(bits_);
+    if (failures_.load(std::memory_order_relaxed) != failures) return -ENOBUFS;
+    map_.set_present(offset / kBlockSize, offset / kBlockSize + whole);
+  }
   unsaved_.store(true);
   return std::min<int64_t>(done, static_cast<int64_t>(bytes.size()));
 }
@@ -186,7 +191,11 @@ int BackingFile::save_map(Disk& disk, const std::string& maps_directory, const s
   auto leaves = map_.snapshot();
   if (int err = disk.sync_data(fd())) {
     // After a failed sync the kernel forgets that the pages were dirty: what is not proven durable is fetched again.
-    map_.forget_volatile();
+    {
+      std::lock_guard forgetting(bits_);
+      failures_.fetch_add(1, std::memory_order_release);
+      map_.forget_volatile();
+    }
     unsaved_.store(true);
     return err;
   }

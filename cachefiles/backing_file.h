@@ -39,8 +39,9 @@ class BackingFile {
   bool complete(uint64_t size) const;
 
   // Writes the bytes and pads the last block with zeros, then sets the bits of the blocks that were written whole.
-  // Byte count of `bytes` written or -errno. `offset` is block aligned.
-  int64_t write(Bytes bytes, uint64_t offset);
+  // Byte count of `bytes` written or -errno. `offset` is block aligned. -ENOBUFS: a sync failed meanwhile and may have
+  // lost the bytes; nothing is present that was not before, and the caller writes again.
+  int64_t write(Disk& disk, Bytes bytes, uint64_t offset);
 
   // Cuts to `size`, zeroes the rest of the last block. 0 or -errno.
   int shrink(uint64_t size);
@@ -75,6 +76,11 @@ class BackingFile {
   std::atomic<bool> unsaved_{false};  // set after bits, cleared before the snapshot that covers them
   std::atomic<bool> saving_{false};   // on the list
   std::mutex save_;                   // one save at a time; held across the disk
+  std::mutex bits_;                   // setting bits against forgetting them after a failed sync
+  // Failed syncs. Raised under bits_ together with forgetting. A writer loads it (acquire, pairs with the release of
+  // the raise) before its bytes: the value seen says that those syncs are over and cannot lose them. It compares under
+  // bits_ before it sets bits: no bit of bytes from before a failure is ever seen, not even by the next save.
+  std::atomic<uint64_t> failures_{0};
   uint64_t generation_ = 0;
 };
 

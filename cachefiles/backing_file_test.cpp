@@ -33,7 +33,7 @@ class BackingFileTest : public ::testing::Test {
 // A resize sets the size, marks the file unsaved and claims it, in this order; a save that read the size before the
 // claim became possible would keep the old size with nothing queued.
 TEST_F(BackingFileTest, AResizeAfterASaveReadTheSizeCanQueueTheFileAgain) {
-  ASSERT_EQ(file->write(block, 0), int64_t{kBlock});
+  ASSERT_EQ(file->write(disk, block, 0), int64_t{kBlock});
   ASSERT_TRUE(file->claim_saving());
   bool claimed = false;
   ASSERT_EQ(file->save_map(disk, dir.path(),
@@ -48,11 +48,29 @@ TEST_F(BackingFileTest, AResizeAfterASaveReadTheSizeCanQueueTheFileAgain) {
 }
 
 TEST_F(BackingFileTest, AFailedSaveLeavesTheFileUnsaved) {
-  ASSERT_EQ(file->write(block, 0), int64_t{kBlock});
+  ASSERT_EQ(file->write(disk, block, 0), int64_t{kBlock});
   disk.sync_error = -ENOSPC;
   EXPECT_EQ(save(), -ENOSPC);
   EXPECT_TRUE(file->has_unsaved());
   EXPECT_FALSE(file->present({0, kBlock}));
+}
+
+TEST_F(BackingFileTest, ASyncThatFailsBetweenBytesAndBitsRefusesTheWrite) {
+  ASSERT_EQ(file->write(disk, block, 0), int64_t{kBlock});
+  ASSERT_EQ(save(), 0);
+  ASSERT_EQ(file->write(disk, block, 2 * kBlock), int64_t{kBlock});
+  disk.after_write = [&] {
+    disk.sync_error = -ENOSPC;
+    EXPECT_EQ(save(), -ENOSPC);
+    disk.sync_error = 0;
+    EXPECT_EQ(save(), 0);  // the system reports a failure once
+  };
+  EXPECT_EQ(file->write(disk, block, kBlock), -ENOBUFS);
+  EXPECT_TRUE(file->present({0, kBlock}));
+  EXPECT_FALSE(file->present({kBlock, 2 * kBlock}));
+  EXPECT_FALSE(file->present({2 * kBlock, 3 * kBlock}));
+  EXPECT_EQ(file->write(disk, block, kBlock), int64_t{kBlock});
+  EXPECT_TRUE(file->present({0, 2 * kBlock}));
 }
 
 }  // namespace

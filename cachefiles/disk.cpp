@@ -10,6 +10,10 @@ std::atomic<unsigned> injection{0};
 }
 
 int Disk::statfs(int fd, struct statfs* out) { return ::fstatfs(fd, out) == 0 ? 0 : -errno; }
+ssize_t Disk::write(int fd, const struct iovec* parts, int count, off_t offset) {
+  ssize_t done = ::pwritev(fd, parts, count, offset);
+  return done < 0 ? -errno : done;
+}
 int Disk::sync_data(int fd) { return ::fdatasync(fd) == 0 ? 0 : -errno; }
 Result<> Disk::replace_file(const std::string& path, Bytes contents) { return write_file_atomic(path, contents); }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <sys/statfs.h>
+#include <sys/uio.h>
 
 #include <atomic>
 #include <cerrno>
@@ -16,9 +17,10 @@ namespace hydrant::cachefiles {
 class Disk {
  public:
   virtual ~Disk() = default;
-  virtual int statfs(int fd, struct statfs* out);                          // 0 or -errno
-  virtual int sync_data(int fd);                                           // fdatasync; 0 or -errno
-  virtual Result<> replace_file(const std::string& path, Bytes contents);  // durable when it returns
+  virtual int statfs(int fd, struct statfs* out);                                     // 0 or -errno
+  virtual ssize_t write(int fd, const struct iovec* parts, int count, off_t offset);  // pwritev; bytes or -errno
+  virtual int sync_data(int fd);                                                      // fdatasync; 0 or -errno
+  virtual Result<> replace_file(const std::string& path, Bytes contents);             // durable when it returns
   static Disk& system();
 };
 

@@ -29,7 +29,7 @@ int64_t HandleImpl::pwrite(Bytes bytes, uint64_t offset) {
   if (cache.check_space(0, size, Cache::Reason::kWrite)) return -ENOBUFS;
   auto blocks = static_cast<int64_t>(size / cache.block_size());
   cache.count_writing(blocks);
-  int64_t done = file->write(bytes, offset);
+  int64_t done = file->write(cache.disk(), bytes, offset);
   cache.count_writing(-blocks);
   if (done > 0 && file->claim_saving()) cache.remember_unsaved(object_);
   return done;

@@ -11,6 +11,7 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -74,6 +75,11 @@ class FakeDisk final : public Disk {
     out->f_ffree = free_files.load();
     return 0;
   }
+  ssize_t write(int fd, const struct iovec* parts, int count, off_t offset) override {
+    ssize_t done = Disk::write(fd, parts, count, offset);
+    if (after_write) std::exchange(after_write, nullptr)();
+    return done;
+  }
   int sync_data(int fd) override {
     if (int err = sync_error.load()) return err;
     note("sync");
@@ -90,6 +96,7 @@ class FakeDisk final : public Disk {
     return order_;
   }
 
+  std::function<void()> after_write;  // once, between the bytes and their bits; for one writer alone
   std::atomic<int> error{0}, sync_error{0}, map_error{0};
   std::atomic<bool> power_is_off{false};
   std::atomic<uint64_t> free_blocks{900'000}, free_files{9'000};
