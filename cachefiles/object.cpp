@@ -230,6 +230,7 @@ void Object::reopen() {
   request->object = shared_from_this();
   request->reopen = true;
   request->done = [self = shared_from_this()](int result) {
+    if (result == -ESTALE) log::warn("cachefiles.reopen_refused", {{"name", self->name_}, {"why", "another size"}});
     bool again = false;
     auto refused = self->cache_->requests().reopen_finished(*self, result, &again);
     fail_all(std::move(refused));

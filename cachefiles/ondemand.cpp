@@ -72,8 +72,13 @@ int Cache::copen(std::string_view arguments) {
   if (int err = parse_unsigned(arguments.substr(0, comma), &id)) return err;
   int64_t size = 0;
   int parse_error = parse_signed(arguments.substr(comma + 1), &size);
-  auto answer = requests_.answer_open(id, size, parse_error,
-                                      [](Object& object, uint64_t value) { object.cookie().set_size(value); });
+  auto answer = requests_.answer_open(id, size, parse_error, [](const Request& open, uint64_t value) {
+    CookieCore& cookie = open.object->cookie();
+    // A live object's label, map and readers go by the size it has: another one would be another object.
+    if (open.reopen && value != cookie.size()) return -ESTALE;
+    cookie.set_size(value);
+    return 0;
+  });
   if (answer.request) answer.request->complete(answer.completion);
   if (answer.opened) wake();
   return answer.result;

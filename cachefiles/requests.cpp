@@ -169,7 +169,7 @@ std::vector<RequestPtr> RequestTable::take_fresh_reads(Object& object) {
 }
 
 RequestTable::Answer RequestTable::answer_open(uint64_t id, int64_t size, int parse_error,
-                                               UniqueFunction<void(Object&, uint64_t)> set_size) {
+                                               UniqueFunction<int(const Request&, uint64_t)> take_size) {
   Answer out;
   std::lock_guard lock(mutex_);
   auto found = id <= UINT32_MAX ? requests_.find(static_cast<uint32_t>(id)) : requests_.end();
@@ -189,8 +189,9 @@ RequestTable::Answer RequestTable::answer_open(uint64_t id, int64_t size, int pa
     out.completion = static_cast<int>(size);
   } else if (info.id == -1) {
     out.completion = -EBADFD;
+  } else if (int refused = take_size(*out.request, static_cast<uint64_t>(size))) {
+    out.completion = refused;
   } else {
-    set_size(object, static_cast<uint64_t>(size));
     info.state = State::kOpen;
     unblock(object);
     out.opened = true;

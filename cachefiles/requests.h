@@ -86,7 +86,9 @@ class RequestTable {
     int completion = 0;
     bool opened = false;
   };
-  Answer answer_open(uint64_t id, int64_t size, int parse_error, UniqueFunction<void(Object&, uint64_t)> set_size);
+  // `take_size` gives the object its size or refuses it with -errno, which fails the OPEN and not the write.
+  Answer answer_open(uint64_t id, int64_t size, int parse_error,
+                     UniqueFunction<int(const Request&, uint64_t)> take_size);
   // Spec 6.2 step 3; null: -EINVAL.
   RequestPtr answer_read(uint32_t id, const Object& object);
   // What follows the end of a reopen's OPEN. READs to complete with -EIO; `again`: queue another OPEN.

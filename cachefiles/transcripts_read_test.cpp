@@ -212,6 +212,29 @@ TEST_F(Transcripts, T73_ARefusedReopenFailsItsReaders) {
   EXPECT_EQ(data->wait(), 0);
 }
 
+TEST_F(Transcripts, E13_AReopenWithAnotherSizeIsRefused) {
+  BO();
+  auto o = opened("key", 8192);
+  for (int64_t size : {4096, 16384}) {
+    daemon.table.clear();
+    auto data = C(*o.cookie, 0, 4096);
+    EXPECT_EQ(Rd(), 0);
+    auto open = next();
+    EXPECT_GT(W(copen(open.msg_id, size)), 0);
+    EXPECT_EQ(data->wait(), -EIO);
+    EXPECT_EQ(o.cookie->size(), 8192u);
+  }
+  daemon.table.clear();
+  auto data = C(*o.cookie, 0, 4096);
+  EXPECT_EQ(Rd(), 0);
+  auto open = next();
+  EXPECT_GT(W(copen(open.msg_id, 8192)), 0);
+  auto read = next();
+  handle(open.fd).pwrite(blocks(4096), 0);
+  cr(open.fd, read.msg_id);
+  EXPECT_EQ(data->wait(), 0);
+}
+
 TEST_F(Transcripts, T74_RestoreDeliversAgain) {
   BO();
   auto o = opened("key", 8192);
