@@ -348,6 +348,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   if (auto flushed = flush(); ran && !flushed) ran = flushed;
   if (!ran) {
     Error error = std::move(ran).error();
+    if (error.code == Code::kUnauthorized || error.code == Code::kDenied) origin_->forget(blob);
     if (error.code == Code::kCorrupt && !error.retry) {
       ++flight->corrupt;
       error.retry = flight->corrupt == 1;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cerrno>
 
 #include "fetch/fake_control.h"
@@ -40,7 +41,9 @@ class FakeOrigin final : public Origin {
     return layout_;
   }
   Result<std::shared_ptr<source::Blob>> blob(Deadline) override { return blob_; }
+  void forget(const std::shared_ptr<source::Blob>& blob) override { forgotten += blob == blob_; }
   FakeBlob& fake() { return *blob_; }
+  std::atomic<unsigned> forgotten{0};
   unsigned broken_layouts = 0;
 
  private:
@@ -230,6 +233,7 @@ TEST_F(FillerTest, AFinalFailureFailsEveryReaderAndTheNextReadTriesAnew) {
   blob().release();
   EXPECT_EQ(outcomes_.wait(2), all(2, Code::kDenied));
   EXPECT_EQ(counters_->failures().at("denied"), 2U);
+  EXPECT_EQ(origin_->forgotten, 1U) << "new credentials may come";
   EXPECT_EQ(handle_->writes(), 0U);
   read(7);
   EXPECT_EQ(outcomes_.wait(3).back(), Code::kOk);

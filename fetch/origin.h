@@ -19,6 +19,8 @@ class Origin {
   virtual Result<std::shared_ptr<const image::Layout>> layout() = 0;
   // A failed blob is opened anew at the next call.
   virtual Result<std::shared_ptr<source::Blob>> blob(Deadline deadline) = 0;
+  // `blob` is refused by whoever serves it. The next blob() opens anew, with the credentials of that time.
+  virtual void forget(const std::shared_ptr<source::Blob>& blob) = 0;
 };
 
 }  // namespace hydrant::fetch

@@ -24,6 +24,10 @@ class LazyOrigin : public Origin {
     std::lock_guard lock(mutex_);
     return blob_ = std::move(opened);
   }
+  void forget(const std::shared_ptr<source::Blob>& blob) final {
+    std::lock_guard lock(mutex_);
+    if (blob_ == blob) blob_.reset();  // another reader may have a new one already
+  }
 
  private:
   virtual Result<std::shared_ptr<source::Blob>> open(Deadline deadline) = 0;

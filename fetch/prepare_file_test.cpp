@@ -73,6 +73,19 @@ TEST_F(PrepareFile, AnotherVersionIsAnotherDeviceAndTheOldOneIsGone) {
   EXPECT_EQ(prepare()->fsid, first->fsid);
 }
 
+TEST_F(PrepareFile, AForgottenBlobIsOpenedAnew) {
+  auto origin = origins_.origin(*catalogue_->object(prepare()->devices[0]));
+  const auto soon = Deadline::after(std::chrono::seconds(20));
+  auto blob = origin->blob(soon);
+  ASSERT_TRUE(blob);
+  auto other = std::make_shared<VersionedBlob>();
+  blob_ = other;
+  origin->forget(other);
+  EXPECT_EQ(*origin->blob(soon), *blob) << "not the one that was refused";
+  origin->forget(*blob);
+  EXPECT_EQ(*origin->blob(soon), other);
+}
+
 TEST_F(PrepareFile, AnEmptyFileHasNoDevice) {
   blob_->bytes = 0;
   auto reply = prepare();

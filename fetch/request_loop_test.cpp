@@ -23,6 +23,7 @@ class OneBlobOrigin final : public Origin {
     return std::make_shared<image::IdentityLayout>(kSize, 64 << 10);
   }
   Result<std::shared_ptr<source::Blob>> blob(Deadline) override { return blob_; }
+  void forget(const std::shared_ptr<source::Blob>&) override {}
 
  private:
   std::shared_ptr<source::FakeBlob> blob_;
