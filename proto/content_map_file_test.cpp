@@ -25,7 +25,7 @@ TEST(ContentMapFile, RoundTrips) { EXPECT_EQ(decode_content_map(encode_content_m
 // The golden file of docs/formats/content-map.md: a change of the format needs a new version and a decoder for the old
 // one.
 TEST(ContentMapFile, TheFormatDoesNotDrift) {
-  auto golden = read_file(std::filesystem::path(__FILE__).parent_path() / "testdata/content-map-v1.bin");
+  auto golden = read_file(HYDRANT_TESTDATA "/content-map-v1.bin");
   ASSERT_TRUE(golden) << golden.error().what;
   const Bytes bytes = as_bytes(*golden);
   ASSERT_EQ(bytes.size(), content_map_file_size(2));

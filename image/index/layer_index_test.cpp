@@ -99,7 +99,7 @@ TEST(LayerIndex, GivesBackWhatWasPutIn) {
 // The file that docs/formats/layer-index.md describes: what an older program wrote stays readable. (Bytes are not
 // compared: another version of zstd may pack the same sections differently.)
 TEST(LayerIndex, TheGoldenFileStaysReadable) {
-  auto golden = read_file(std::filesystem::path(__FILE__).parent_path() / "testdata/layer-index-v1.bin");
+  auto golden = read_file(HYDRANT_TESTDATA "/layer-index-v1.bin");
   ASSERT_TRUE(golden) << golden.error().what;
   auto loaded = LayerIndex::load(to_buffer(as_bytes(*golden)), {});
   ASSERT_TRUE(loaded) << loaded.error().what;
