@@ -58,6 +58,9 @@ Result<> Service::serve() {
   HYDRANT_TRY(Fd channel, listen_unix(root_ / "run/channel.sock", SocketType::kSeqPacket));
   HYDRANT_TRY(channel_server_, ChannelServer::start(*engine_, channel_, std::move(channel), {}));
   HYDRANT_TRY(Fd admin, listen_unix(root_ / "run/hydrantd.sock", SocketType::kStream));
+  // The admin socket of the engine at S is S.admin (docs/decisions/005).
+  if (::symlink("hydrantd.sock", (root_ / "run/channel.sock.admin").c_str()) && errno != EEXIST)
+    return fail_sys(errno, "link channel.sock.admin");
   scope_.emplace(AdminScope{.objects = *objects_,
                             .mounts = *mounts_,
                             .status = [this] { return status(); },
