@@ -1,5 +1,7 @@
 #include "front/fuse/pending_reads.h"
 
+#include <algorithm>
+
 namespace hydrant::front {
 
 bool PendingReads::insert(PendingRead read) {
@@ -11,6 +13,7 @@ bool PendingReads::insert(PendingRead read) {
   at->second.read = std::move(read);
   at->second.read.since = Clock::system().now();
   at->second.expires = at->second.read.since + limit_;
+  at->second.interrupted = std::ranges::find(early_, unique) != early_.end();
   at->second.place = order_.insert(order_.end(), unique);
   if (order_.size() == 1) changed_.notify_all();
   return true;
@@ -38,12 +41,15 @@ PendingReads::Wait PendingReads::attach(uint64_t unique, Wait wait) {
   return nullptr;
 }
 
-PendingReads::Interrupted PendingReads::interrupt(uint64_t unique) {
+PendingReads::Wait PendingReads::interrupt(uint64_t unique) {
   std::lock_guard lock(mutex_);
   auto at = reads_.find(unique);
-  if (at == reads_.end()) return {};
+  if (at == reads_.end()) {
+    early_[early_next_++ % early_.size()] = unique;
+    return nullptr;
+  }
   at->second.interrupted = true;
-  return {.known = true, .cancel = at->second.read.wait};
+  return at->second.read.wait;
 }
 
 std::vector<PendingRead> PendingReads::wait_expired() {

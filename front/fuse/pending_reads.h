@@ -2,6 +2,7 @@
 // is answered exactly once, whoever comes first: the supply, the reader's death, the time limit, or the end.
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <list>
 #include <memory>
@@ -38,11 +39,9 @@ class PendingReads {
   // meanwhile, or it is no longer pending.
   Wait attach(uint64_t unique, Wait wait);
 
-  struct Interrupted {
-    bool known = false;
-    Wait cancel;  // null when `attach` has not come yet; it will yield the wait
-  };
-  Interrupted interrupt(uint64_t unique);
+  // Its reader dies. Yields the wait to cancel; null when `attach` will yield it, or when the read is not here:
+  // answered, about to be, or not inserted yet. The last of these is why the number is remembered for a while.
+  Wait interrupt(uint64_t unique);
 
   // Blocks until a read is over its time limit or the table closes; yields those reads. Empty means closed.
   std::vector<PendingRead> wait_expired();
@@ -66,6 +65,10 @@ class PendingReads {
   std::condition_variable changed_;
   std::unordered_map<uint64_t, Entry> reads_;
   std::list<uint64_t> order_;  // by time of arrival, which is the order of expiry as the limit is one for all
+  // Interrupts of reads that were not here, the oldest overwritten first. An insert follows its read from the kernel by
+  // microseconds, so what is lost is at worst the news of a death: the read then ends at its time limit.
+  std::array<uint64_t, 64> early_{};
+  size_t early_next_ = 0;
   bool closed_ = false;
 };
 

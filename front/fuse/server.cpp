@@ -163,7 +163,7 @@ void BlobFs::Server::dispatch(const fuse_in_header& header, Bytes body, MutableB
     case FUSE_STATFS: return statfs(header);
     case FUSE_FORGET: return forget(body, false, header.nodeid);  // these two are not answered
     case FUSE_BATCH_FORGET: return forget(body, true, 0);
-    case FUSE_INTERRUPT: return interrupt(header, body);
+    case FUSE_INTERRUPT: return interrupt(body);
     case FUSE_DESTROY: return reply(header.unique, 0);
     default: return reply(header.unique, -ENOSYS);
   }

@@ -58,7 +58,7 @@ class BlobFs::Server : public std::enable_shared_from_this<BlobFs::Server> {
   void read_dir(const fuse_in_header& header, Bytes body);
   void statfs(const fuse_in_header& header);
   void forget(Bytes body, bool batch, uint64_t node);
-  void interrupt(const fuse_in_header& header, Bytes body);
+  void interrupt(Bytes body);
 
   void read(const fuse_in_header& header, Bytes body, MutableBytes scratch);
   void miss(uint64_t unique, Blob& blob, ByteRange range, ByteRange wanted);

@@ -88,14 +88,12 @@ void BlobFs::Server::fail(const PendingRead& read) {
   reply(read.unique, -EIO);
 }
 
-void BlobFs::Server::interrupt(const fuse_in_header& header, Bytes body) {
+void BlobFs::Server::interrupt(Bytes body) {
   if (body.size() < sizeof(fuse_interrupt_in)) return;
   uint64_t unique = load_le<fuse_interrupt_in>(body.data()).unique;
-  auto read = pending_.interrupt(unique);
-  // Not known: answered already, or still in the hands of the thread that read it. EAGAIN makes the kernel ask again
-  // in the second case and is ignored in the first.
-  if (!read.known) return reply(header.unique, -EAGAIN);
-  if (read.cancel) read.cancel->cancel();
+  // An interrupt has no answer. -EAGAIN would make the kernel repeat it at once, for as long as a read that a hung disk
+  // holds is being answered.
+  if (auto wait = pending_.interrupt(unique)) wait->cancel();
 }
 
 std::unique_ptr<std::byte[]> BlobFs::Server::take_buffer() {
