@@ -13,5 +13,6 @@ Disk& Cache::disk() { return engine_.disk(); }
 Presence Cache::presence() const { return engine_.options().presence; }
 Naming Cache::naming() const { return engine_.options().naming; }
 void Cache::submit(UniqueFunction<void()> task) { engine_.submit(std::move(task)); }
+void Cache::submit_commit(UniqueFunction<void()> task) { engine_.submit_commit(std::move(task)); }
 
 }  // namespace hydrant::cachefiles

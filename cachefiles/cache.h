@@ -126,6 +126,7 @@ class Cache : public std::enable_shared_from_this<Cache> {
   Presence presence() const;
   Naming naming() const;
   void submit(UniqueFunction<void()> task);
+  void submit_commit(UniqueFunction<void()> task);
 
   struct Percent {
     uint64_t run = 7, cull = 5, stop = 1;

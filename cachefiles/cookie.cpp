@@ -87,6 +87,11 @@ void CookieCore::lookup_done(const std::shared_ptr<Object>& object, int result) 
   Lock lock(mutex_);
   auto waiters = std::move(waiters_);
   waiters_.clear();
+  bool invalidate = std::exchange(invalidate_wanted_, false);
+  if (result == 0 && !relinquished_ && invalidate) {
+    state_ = State::kInvalidating;
+    return start_invalidation(std::move(lock), std::move(waiters));
+  }
   if (result == 0 && !relinquished_) {
     state_ = State::kActive;
     bool idle = uses_ == 0;
@@ -114,9 +119,12 @@ void CookieCore::set_creating() {
 void CookieCore::publish(std::shared_ptr<BackingFile> file) { slot_.replace(std::move(file)); }
 
 void CookieCore::begin_withdrawal(Lock lock, State state) {
+  // Reads that waited for an invalidation; a lookup has taken its own before.
+  auto waiters = state_ == State::kInvalidating ? std::exchange(waiters_, {}) : decltype(waiters_){};
   state_ = state;
   auto object = object_;
   lock.unlock();
+  for (auto& ready : waiters) ready(-ENOBUFS);
   object->withdraw([self = shared_from_this()] { self->withdrawn(); });
 }
 
@@ -193,19 +201,35 @@ void CookieCore::discard_if_idle() {
 
 void CookieCore::invalidate() {
   Lock lock(mutex_);
+  // The lookup may have found the old file already: it becomes active and is invalidated before anybody reads it.
+  if (state_ == State::kLookingUp || state_ == State::kCreating) invalidate_wanted_ = true;
   if (state_ != State::kActive) return;
   state_ = State::kInvalidating;
+  start_invalidation(std::move(lock), {});
+}
+
+void CookieCore::start_invalidation(Lock lock, std::vector<UniqueFunction<void(int)>> waiters) {
   auto object = object_;
   lock.unlock();
-  engine_.submit([self = shared_from_this(), object] {
+  // From here on nobody finds the old bytes, and whoever is reading them finds out.
+  invalidations_.fetch_add(1);
+  publish(nullptr);
+  engine_.submit([self = shared_from_this(), object, waiters = std::move(waiters)]() mutable {
     int result = object->invalidate();
-    self->invalidations_.fetch_add(1);
-    Lock relock(self->mutex_);
-    if (self->relinquished_) return self->begin_withdrawal(std::move(relock), State::kRelinquishing);
-    if (result != 0) return self->begin_withdrawal(std::move(relock), State::kFailed);
-    if (self->withdraw_wanted_) return self->begin_withdrawal(std::move(relock), State::kWithdrawing);
-    self->state_ = State::kActive;
+    self->invalidated(result);
+    for (auto& ready : waiters) ready(result == 0 ? 0 : -ENOBUFS);
   });
+}
+
+void CookieCore::invalidated(int result) {
+  Lock lock(mutex_);
+  if (relinquished_) return begin_withdrawal(std::move(lock), State::kRelinquishing);
+  if (result != 0) return begin_withdrawal(std::move(lock), State::kFailed);
+  if (withdraw_wanted_) return begin_withdrawal(std::move(lock), State::kWithdrawing);
+  state_ = State::kActive;
+  auto waiters = std::exchange(waiters_, {});
+  lock.unlock();
+  for (auto& ready : waiters) ready(0);
 }
 
 int CookieCore::resize(uint64_t size) {
@@ -268,11 +292,11 @@ std::shared_ptr<Cookie::Wait> CookieCore::ensure(ByteRange range, UniqueFunction
   auto op = std::make_shared<EnsureOp>(shared_from_this(), ByteRange{round_down(range.begin, kBlockSize), rounded_end},
                                        std::move(done));
   Lock lock(mutex_);
-  if (runs_on_data()) {
+  if (state_ == State::kActive) {
     auto object = object_;
     lock.unlock();
     op->start(std::move(object));
-  } else if (state_ == State::kLookingUp || state_ == State::kCreating) {
+  } else if (state_ == State::kLookingUp || state_ == State::kCreating || state_ == State::kInvalidating) {
     waiters_.push_back([op, self = shared_from_this()](int result) {
       std::shared_ptr<Object> object;
       if (result == 0) {

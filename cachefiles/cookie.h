@@ -103,6 +103,9 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   void lookup_done(const std::shared_ptr<Object>& object, int result);
   void begin_withdrawal(Lock lock, State state);
   void withdrawn();
+  // `waiters` are those of the lookup that it follows.
+  void start_invalidation(Lock lock, std::vector<UniqueFunction<void(int)>> waiters);
+  void invalidated(int result);
   void finish_drop(Lock lock);
   bool runs_on_data() const { return state_ == State::kActive || state_ == State::kInvalidating; }
 
@@ -123,6 +126,7 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   unsigned uses_ = 0;
   std::atomic<bool> relinquished_{false};    // written under mutex_
   bool withdraw_wanted_ = false;             // the cache ends while the cookie invalidates
+  bool invalidate_wanted_ = false;           // asked for while the cookie was looked up
   std::shared_ptr<CookieCore> predecessor_;  // of the same key, still being relinquished
   std::shared_ptr<Object> object_;
   std::vector<UniqueFunction<void(int)>> waiters_;  // for the lookup

@@ -159,6 +159,55 @@ TEST_F(Durability, AnInvalidatedObjectIsEmpty) {
   EXPECT_EQ(files().size(), 1u);
 }
 
+TEST_F(Durability, AnInvalidationThatFailsLeavesNothingToFind) {
+  BO();
+  auto o = opened("key", 8192);
+  fill(o, 0, 8192);
+  disk.free_files = 0;  // no new file can be made
+  o.cookie->invalidate();
+  EXPECT_EQ(next().opcode, proto::Opcode::kClose);
+  EXPECT_TRUE(eventually([&] { return o.cookie->state() == '-'; }));
+  EXPECT_EQ(files().size(), 0u);
+  disk.free_files = 9000;
+  auto ready = use(*o.cookie);
+  W(copen(next().msg_id, 8192));
+  EXPECT_EQ(ready->wait(), 0);
+  EXPECT_FALSE(o.cookie->present({0, 4096}));
+}
+
+TEST_F(Durability, AnInvalidationDuringTheLookupIsNotLost) {
+  BO();
+  auto first = opened("key", 8192);
+  fill(first, 0, 8192);
+  auto gone = rel(first.cookie);
+  next();
+  gone->wait();
+  forget(first.cookie);
+  auto c = cookie("key");
+  auto ready = use(*c);
+  auto open = next();
+  c->invalidate();
+  W(copen(open.msg_id, 8192));
+  EXPECT_EQ(ready->wait(), 0);
+  EXPECT_FALSE(c->present({0, 4096}));
+}
+
+TEST_F(Durability, ASlowSyncOfOneObjectDelaysNoLookup) {
+  options.worker_threads = 1;
+  BO();
+  auto o = opened("key", 8192);
+  fill(o, 0, 4096);
+  Promise<int> go_on;
+  disk.before_sync = [&] { go_on.wait(); };
+  auto gone = rel(o.cookie);
+  next();
+  ASSERT_TRUE(eventually([&] { return disk.syncing.load() == 1; }));
+  opened("other", 4096);
+  EXPECT_FALSE(gone->ready());
+  go_on.set(1);
+  gone->wait();
+}
+
 TEST_F(Durability, TwoEnginesNeverShareARoot) {
   BO();
   EngineOptions other = options;

@@ -17,6 +17,7 @@ std::unique_ptr<Engine> Engine::create(EngineOptions options) { return std::make
 EngineImpl::EngineImpl(EngineOptions options)
     : options_(options),
       pool_("cachefiles", std::clamp(options.worker_threads, 1u, 64u)),
+      commits_("commits", std::clamp(options.worker_threads, 1u, 64u)),
       maintenance_([this] { maintain(); }) {}
 
 EngineImpl::~EngineImpl() {

@@ -31,7 +31,9 @@ enum class Presence { kContentMap, kSparse };
 struct EngineOptions {
   Naming naming = Naming::kFromBirth;
   Presence presence = Presence::kContentMap;
-  unsigned worker_threads = 2;  // lookups, commits, flushes of content maps; 1..64
+  unsigned worker_threads = 2;  // for lookups, and as many for commits; 1..64
+  // A file whose label is missing or too long is replaced like a stale one (E9). The kernel fails its lookup for good.
+  bool replace_unlabelled = false;
   // How often what is present is made durable and idle cookies are looked at. At least 10 ms.
   Duration maintenance_interval = std::chrono::seconds(3);
   // A cookie that nobody uses for that long gives up its backing file (spec 7.6); its next use looks it up again.

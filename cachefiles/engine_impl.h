@@ -32,6 +32,8 @@ class EngineImpl final : public Engine {
   Disk& disk() { return options_.disk ? *options_.disk : Disk::system(); }
   InUse& in_use() { return in_use_; }
   void submit(UniqueFunction<void()> task) { pool_.submit(std::move(task)); }
+  // Work that may wait for a long sync: the end of objects. Lookups do not queue behind it.
+  void submit_commit(UniqueFunction<void()> task) { commits_.submit(std::move(task)); }
 
   // The cache that lookups go to, or null.
   std::shared_ptr<Cache> cache();
@@ -62,7 +64,7 @@ class EngineImpl final : public Engine {
   bool stopping_ = false;
 
   // Destroyed first: its last tasks use what is above.
-  ThreadPool pool_;
+  ThreadPool pool_, commits_;
   std::thread maintenance_;
 };
 

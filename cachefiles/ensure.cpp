@@ -38,7 +38,8 @@ void EnsureOp::run(bool second_pass) {
         second_pass = false;
         continue;
       case BackingFile::Survey::Kind::kHole:
-        if (second_pass) return finish(-EIO);
+        // Without a user daemon the verdict is "download", which is the consumer's business (spec 7.5).
+        if (second_pass || !object_->cache().has(Cache::kOnDemand)) return finish(-EIO);
         return request({rest_.begin, rest_.begin + found.size});
     }
   }

@@ -83,6 +83,9 @@ class FakeDisk final : public Disk {
   int sync_data(int fd) override {
     if (int err = sync_error.load()) return err;
     note("sync");
+    ++syncing;
+    if (before_sync) before_sync();
+    --syncing;
     return Disk::sync_data(fd);
   }
   Result<> replace_file(const std::string& path, Bytes contents) override {
@@ -97,6 +100,8 @@ class FakeDisk final : public Disk {
   }
 
   std::function<void()> after_write;  // once, between the bytes and their bits; for one writer alone
+  std::function<void()> before_sync;
+  std::atomic<int> syncing{0};
   std::atomic<int> error{0}, sync_error{0}, map_error{0};
   std::atomic<bool> power_is_off{false};
   std::atomic<uint64_t> free_blocks{900'000}, free_files{9'000};

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/cookie.h"
+#include "cachefiles/engine_impl.h"
 
 namespace hydrant::cachefiles {
 
@@ -131,6 +132,7 @@ int Object::check_label() {
     if (got < 0) err = -errno;
   }
   if (err == -EIO) cache_->io_error("read a label", err);
+  if ((err == -ENODATA || err == -ERANGE) && cache_->engine().options().replace_unlabelled) return -ESTALE;
   if (err) return err;
   label.resize(static_cast<size_t>(got));
   auto verdict = proto::check_object_label(label, cookie_->size(), cookie_->options().aux);

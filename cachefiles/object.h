@@ -91,6 +91,7 @@ class Object : public std::enable_shared_from_this<Object> {
   bool existing_ = false;               // found_ has a name
   std::atomic<bool> named_{false};      // the attached file has a name; the maintenance thread reads it
   bool needs_update_ = false;
+  bool doomed_ = false;  // its invalidation failed: it is not to be found again
   std::atomic<bool> local_write_{false};
 
   mutable std::mutex file_mutex_;

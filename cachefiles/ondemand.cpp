@@ -44,10 +44,14 @@ int64_t Cache::read(size_t buffer_size, Receiver& receiver) {
 int64_t Cache::deliver_open(RequestTable::Taken& taken, Receiver& receiver) {
   auto& object = taken.request->object;
   int fd = receiver.reserve_fd();
-  int64_t id = fd < 0 ? fd : requests_.assign_id(*object);
-  if (id < 0) {
-    if (fd >= 0) receiver.release_fd(fd);
+  if (fd < 0) {
     requests_.delivery_failed(*object);
+    return fd;
+  }
+  int64_t id = requests_.assign_id(*object);
+  if (id < 0) {
+    receiver.release_fd(fd);
+    if (id != -EEXIST) requests_.open_failed(*object);
     return id;
   }
   auto handle = std::make_shared<HandleImpl>(object, static_cast<int32_t>(id));
@@ -74,8 +78,10 @@ int Cache::copen(std::string_view arguments) {
   int parse_error = parse_signed(arguments.substr(comma + 1), &size);
   auto answer = requests_.answer_open(id, size, parse_error, [](const Request& open, uint64_t value) {
     CookieCore& cookie = open.object->cookie();
-    // A live object's label, map and readers go by the size it has: another one would be another object.
-    if (open.reopen && value != cookie.size()) return -ESTALE;
+    // A live object's label, map and readers go by the size it has: another one would be another object. The kernel
+    // takes it, and so does its way of telling what is present (E13).
+    if (open.reopen && value != cookie.size() && open.object->cache().presence() == Presence::kContentMap)
+      return -ESTALE;
     cookie.set_size(value);
     return 0;
   });

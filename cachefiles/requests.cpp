@@ -1,6 +1,7 @@
 #include "cachefiles/requests.h"
 
 #include <cerrno>
+#include <utility>
 
 #include "base/check.h"
 #include "cachefiles/object.h"
@@ -120,14 +121,18 @@ bool RequestTable::deliverable() const {
   return !deliverable_.empty();
 }
 
-int64_t RequestTable::assign_id(Object& object) {
-  std::lock_guard lock(mutex_);
-  if (object.ondemand.id > 0) return -EEXIST;
-  if (object_ids_.size() >= INT32_MAX) return -EBUSY;
+int32_t RequestTable::take_object_id() {
+  if (object_ids_.size() >= INT32_MAX) return -1;
   while (object_ids_.contains(next_object_id_))
     next_object_id_ = next_object_id_ == INT32_MAX ? 1 : next_object_id_ + 1;
-  int32_t id = next_object_id_;
-  next_object_id_ = id == INT32_MAX ? 1 : id + 1;
+  return std::exchange(next_object_id_, next_object_id_ == INT32_MAX ? 1 : next_object_id_ + 1);
+}
+
+int64_t RequestTable::assign_id(Object& object) {
+  std::lock_guard lock(mutex_);
+  int32_t id = take_object_id();
+  if (object.ondemand.id > 0) return -EEXIST;
+  if (id < 0) return -EBUSY;
   object_ids_.insert(id);
   object.ondemand.id = id;
   return id;
@@ -135,6 +140,7 @@ int64_t RequestTable::assign_id(Object& object) {
 
 void RequestTable::delivery_failed(Object& object) {
   std::lock_guard lock(mutex_);
+  take_object_id();
   auto& info = object.ondemand;
   if (info.id > 0 || info.state == State::kDropping) return;
   info.state = State::kClose;

@@ -72,9 +72,10 @@ class RequestTable {
   Taken take(size_t buffer_size);
   bool deliverable() const;
 
-  // Gives an object its next id (spec 6.5); -EEXIST when it has one, -EBUSY when there is none.
+  // Gives an object its next id (spec 6.5); -EEXIST when it has one, -EBUSY when there is none. A failure uses an id up,
+  // too, as it does in the kernel.
   int64_t assign_id(Object& object);
-  // Undoes a delivery that failed before an id was assigned.
+  // A delivery found no descriptor.
   void delivery_failed(Object& object);
   // The last reference to the object's handle is gone (spec 6.6). Yields a CLOSE to complete with 0, if any.
   RequestPtr handle_closed(Object& object, int32_t id);
@@ -111,6 +112,7 @@ class RequestTable {
   void arm(Request& request);    // NEW: deliverable unless its object reopens
   void unblock(Object& object);  // its NEW READs become deliverable again
   std::vector<RequestPtr> take_fresh_reads(Object& object);
+  int32_t take_object_id();  // -1: none is free
 
   mutable std::mutex mutex_;
   bool dead_ = false;

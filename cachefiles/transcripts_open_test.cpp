@@ -350,6 +350,9 @@ TEST_F(Transcripts, T51_AFullDescriptorTableFailsTheOpen) {
   EXPECT_EQ(Rd(), -EMFILE);
   EXPECT_EQ(ready->wait(), -ENOBUFS);
   EXPECT_EQ(Rd(), 0);
+  daemon.full = false;
+  ready = use(*c);
+  EXPECT_EQ(next().object_id, 2u);  // the failed delivery has used one up
 }
 
 TEST_F(Transcripts, T52_ABadAddressFailsTheOpenAndLeaksNothing) {

@@ -235,6 +235,18 @@ TEST_F(Transcripts, E13_AReopenWithAnotherSizeIsRefused) {
   EXPECT_EQ(data->wait(), 0);
 }
 
+TEST_F(Transcripts, E13_TheKernelsWayTakesAReopensNewSize) {
+  like_the_kernel();
+  BO();
+  auto o = opened("key", 8192);
+  daemon.table.clear();
+  auto data = C(*o.cookie, 0, 4096);
+  EXPECT_EQ(Rd(), 0);
+  EXPECT_GT(W(copen(next().msg_id, 16384)), 0);
+  EXPECT_EQ(next().opcode, Opcode::kRead);
+  EXPECT_EQ(o.cookie->size(), 16384u);
+}
+
 TEST_F(Transcripts, T74_RestoreDeliversAgain) {
   BO();
   auto o = opened("key", 8192);

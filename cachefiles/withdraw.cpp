@@ -17,7 +17,7 @@ void Object::withdraw(UniqueFunction<void()> done) {
     std::shared_ptr<Object> self;
     UniqueFunction<void()> done;
     void run() {
-      self->cache_->submit([self = self, done = std::move(done)]() mutable {
+      self->cache_->submit_commit([self = self, done = std::move(done)]() mutable {
         if (self->cache_->has(Cache::kOnDemand) && !self->cache_->requests().id_is_zero(*self)) self->drop();
         self->commit();
         self->cache_->remove_object(self);
@@ -39,7 +39,7 @@ void Object::commit() {
   if (!file) return release_file();
   struct stat stat;
   bool counted = named_ && ::fstat(file->fd(), &stat) == 0;
-  if (cookie_->retiring()) {
+  if (cookie_->retiring() || doomed_) {
     unlink_file();
   } else {
     if (local_write_ || needs_update_) write_label(proto::Content::kNoData);
@@ -69,25 +69,25 @@ void Object::unlink_file() {
 
 int Object::invalidate() {
   auto old = found_;
-  bool old_named = named_;
-  if (int err = create_file()) {
-    found_ = old;
-    return err;
-  }
-  if (int err = adjust_length(cookie_->size())) return err;
-  if (old_named) {
-    auto fresh = std::exchange(found_, old);
-    unlink_file();
-    found_ = std::move(fresh);
-  }
+  int err = create_file();
+  if (err) found_ = old;
+  if (!err) err = adjust_length(cookie_->size());
+  // Whatever fails, the old bytes are not found again.
+  auto fresh = std::exchange(found_, old);
+  unlink_file();
+  if (fresh != old) cache_->in_use().unmark(old->id());
+  found_ = std::move(fresh);
   existing_ = named_ = false;
   needs_update_ = true;
-  if (cache_->naming() == Naming::kFromBirth) {
-    if (int err = write_label(proto::Content::kNoData)) return err;
-    if (int err = link_new_file()) return err;
+  if (!err && cache_->naming() == Naming::kFromBirth) {
+    err = write_label(proto::Content::kNoData);
+    if (!err) err = link_new_file();
+  }
+  if (err) {
+    doomed_ = true;
+    return err;
   }
   set_file(found_);
-  cache_->in_use().unmark(old->id());
   return 0;
 }
 
