@@ -50,7 +50,7 @@ void append_value(std::string& line, std::string_view value) {
 void set_level(Level level) { g_level.store(level, std::memory_order_relaxed); }
 Level level() { return g_level.load(std::memory_order_relaxed); }
 
-void write(Level level, std::string_view event, std::initializer_list<Field> fields) {
+void write(Level level, std::string_view event, std::span<const Field> fields) {
   if (level < log::level()) return;
   static constexpr std::string_view kNames[] = {"debug", "info", "warn", "error"};
   auto now = std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());

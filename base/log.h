@@ -3,6 +3,7 @@
 
 #include <concepts>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -27,7 +28,10 @@ Level level();
 
 // Thread-safe; a full pipe drops the line rather than blocking the caller. Values with blanks or quotes are quoted.
 // No secrets: callers pass origins, never URLs with credentials or tokens.
-void write(Level level, std::string_view event, std::initializer_list<Field> fields = {});
+void write(Level level, std::string_view event, std::span<const Field> fields);
+inline void write(Level level, std::string_view event, std::initializer_list<Field> fields = {}) {
+  write(level, event, std::span<const Field>(fields.begin(), fields.size()));
+}
 
 inline void debug(std::string_view event, std::initializer_list<Field> fields = {}) {
   write(Level::kDebug, event, fields);

@@ -10,6 +10,7 @@
 #include "cachefiles/cookie.h"
 #include "cachefiles/engine_impl.h"
 #include "cachefiles/object.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
 namespace {
@@ -92,6 +93,7 @@ int Cache::obtain_directory(int parent, const std::string& name, Fd* out, InodeI
     if ((err = check_space(1, 0, Reason::kCreate))) return err;
     if ((err = inject_write())) return err;
     if (::mkdirat(parent, name.c_str(), 0700) != 0) return -errno;
+    trace::event(trace::Point::kMkdir, {{"name", name}});
     *created = true;
     if (::fstatat(parent, name.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) err = -errno;
   }
@@ -130,6 +132,7 @@ void Cache::channel_released() {
 }
 
 void Cache::io_error(const char* what, int err) {
+  trace::event(trace::Point::kIoError, {{"operation", what}, {"errno", -err}});
   if (!(flags_.fetch_or(kDead) & kDead)) log::error("cachefiles.cache_dead", {{"operation", what}, {"errno", -err}});
   // The caller may hold a lock; completions run on a worker.
   submit([self = shared_from_this()] { self->kill(); });

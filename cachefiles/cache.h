@@ -103,8 +103,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
 
   // bind.cpp: spec 4 a to f. `created` says whether the directory is new. The caller owns the mark. -errno or 0.
   int obtain_directory(int parent, const std::string& name, Fd* out, InodeId* id, bool* created);
-  // cull.cpp: spec 8.4. 0 or -errno.
-  int bury(int directory, const std::string& name, const struct stat& entry);
+  // cull.cpp: spec 8.4. 0 or -errno. `why` is for the trace.
+  int bury(int directory, const std::string& name, const struct stat& entry, const char* why);
 
   // volume.cpp. Null: the volume cannot be used. Blocks on the disk.
   std::shared_ptr<CacheVolume> obtain_volume(const std::string& key, const Buffer& coherency);
@@ -119,6 +119,7 @@ class Cache : public std::enable_shared_from_this<Cache> {
   void save_maps();
 
   EngineImpl& engine() { return engine_; }
+  Listing::CacheRow describe();  // listing.cpp
   InUse& in_use();
   Disk& disk();
   uint64_t block_size() const { return block_size_; }

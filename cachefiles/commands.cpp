@@ -1,19 +1,17 @@
 #include "cachefiles/commands.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 
 #include "base/log.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/object.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
 namespace {
 
 constexpr size_t kCommandLimit = 4095;
-
-std::atomic<unsigned> mask{0};
 
 bool is_space(char c) {
   auto byte = static_cast<unsigned char>(c);
@@ -57,9 +55,6 @@ int parse_plain(std::string_view text, uint64_t* out) {
 }
 
 }  // namespace
-
-unsigned debug_mask() { return mask.load(std::memory_order_relaxed); }
-void set_debug_mask(unsigned value) { mask.store(value, std::memory_order_relaxed); }
 
 int split_command(Bytes bytes, Command* out) {
   if (bytes.size() > kCommandLimit) return -EOPNOTSUPP;
@@ -120,6 +115,7 @@ int64_t Cache::command(Bytes text, const Caller& caller) {
   if (has(kDead)) return -EIO;
   // Answers complete requests, and completions are calls out: they run under no lock.
   if (command.word == "copen" || command.word == "restore") lock.unlock();
+  trace::Step step("command");
   int result = run(command.word, command.arguments, caller);
   return result < 0 ? result : static_cast<int64_t>(text.size());
 }
@@ -164,7 +160,7 @@ int Cache::set_text(std::string& slot, std::string_view arguments) {
 int Cache::set_debug(std::string_view arguments) {
   unsigned value = 0;
   if (int err = parse_mask(arguments, &value)) return err;
-  set_debug_mask(value);
+  trace::set_debug_mask(value);
   return 0;
 }
 

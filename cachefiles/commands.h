@@ -25,8 +25,4 @@ int parse_percentage(std::string_view text, uint64_t* out);
 // What `debug` takes: a number that may be empty, nothing after it.
 int parse_mask(std::string_view text, unsigned* out);
 
-// The process-wide debug mask: 1 function entry, 2 exit, 4 internal points.
-unsigned debug_mask();
-void set_debug_mask(unsigned mask);
-
 }  // namespace hydrant::cachefiles

@@ -7,6 +7,7 @@
 #include "cachefiles/engine_impl.h"
 #include "cachefiles/ensure.h"
 #include "cachefiles/object.h"
+#include "cachefiles/trace.h"
 #include "proto/cachefiles_name.h"
 
 namespace hydrant::cachefiles {
@@ -165,6 +166,7 @@ void CookieCore::relinquish(bool retire, UniqueFunction<void()> done) {
   if (done) when_dropped(std::move(done));
   Lock lock(mutex_);
   if (relinquished_.exchange(true)) return;
+  ++(retire ? engine_.counters().retires : engine_.counters().relinquishes);
   if (retire) retire_.store(true);
   engine_.cookie_relinquished();
   switch (state_) {
@@ -194,12 +196,15 @@ void CookieCore::discard_if_idle() {
   if (uses_ > 0 || state_ != State::kActive) return;
   if (accesses_.load() > 0) {
     lock.unlock();
+    ++engine_.counters().lru_postponed;
     return engine_.cookie_idle(weak_from_this());
   }
+  ++engine_.counters().lru_discards;
   begin_withdrawal(std::move(lock), State::kDiscarding);
 }
 
 void CookieCore::invalidate() {
+  ++engine_.counters().invalidations;
   Lock lock(mutex_);
   // The lookup may have found the old file already: it becomes active and is invalidated before anybody reads it.
   if (state_ == State::kLookingUp || state_ == State::kCreating) invalidate_wanted_ = true;
@@ -236,6 +241,7 @@ int CookieCore::resize(uint64_t size) {
   // The lock keeps a withdrawal from beginning; it is held across the disk.
   Lock lock(mutex_);
   if (state_ != State::kActive) return -ENOBUFS;
+  ++engine_.counters().resizes;
   return object_->resize(size);
 }
 
@@ -258,6 +264,7 @@ int64_t CookieCore::read(MutableBytes out, uint64_t offset) {
   uint32_t before = invalidations_.load();
   auto file = slot_.use();
   if (!file) return -ENOBUFS;
+  trace::event(trace::Point::kRead, {{"inode", file->id().inode}, {"start", offset}, {"len", out.size()}});
   if (int err = inject_read()) return err;
   ssize_t got = ::pread(file->fd(), out.data(), out.size(), static_cast<off_t>(offset));
   if (got < 0) return -errno;

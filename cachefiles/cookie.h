@@ -41,6 +41,7 @@ class VolumeCore final : public Volume {
 // deleter that relinquishes.
 class CookieCore final : public Cookie, public std::enable_shared_from_this<CookieCore> {
  public:
+  using Lock = std::unique_lock<std::mutex>;
   enum class State : char {
     kQuiescent = '-',
     kLookingUp = 'L',
@@ -60,6 +61,10 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   void use(UniqueFunction<void(int)> ready) override;
   void unuse() override;
   char state() const override;
+  unsigned uses() const {
+    Lock lock(mutex_);
+    return uses_;
+  }
   uint64_t size() const override { return size_.load(std::memory_order_acquire); }
   bool present(ByteRange range) const override;
   bool complete() const override;
@@ -96,8 +101,6 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   void access_ended() { accesses_.fetch_sub(1); }
 
  private:
-  using Lock = std::unique_lock<std::mutex>;
-
   void start_lookup();
   void run_lookup();
   void lookup_done(const std::shared_ptr<Object>& object, int result);

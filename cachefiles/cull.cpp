@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "cachefiles/backing_file.h"
 #include "cachefiles/cache.h"
+#include "cachefiles/engine_impl.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
 namespace {
@@ -59,13 +61,16 @@ int Cache::cull(std::string_view name, const Caller& caller) {
   if (int err = find_victim(name, caller, &directory, &entry)) return err;
   InodeId id = InodeId::of(entry);
   if (!in_use().mark(id)) return -EBUSY;
-  int err = bury(directory.get(), std::string(name), entry);
+  int err = bury(directory.get(), std::string(name), entry, "was_culled");
   in_use().unmark(id);
+  if (err == 0) ++engine_.counters().culled;
   if (err == -ENOENT) return -ESTALE;
   return err == 0 || err == -ENOMEM ? err : -EIO;
 }
 
-int Cache::bury(int directory, const std::string& name, const struct stat& entry) {
+int Cache::bury(int directory, const std::string& name, const struct stat& entry, const char* why) {
+  trace::event(S_ISDIR(entry.st_mode) ? trace::Point::kRename : trace::Point::kUnlink,
+               {{"name", name}, {"inode", entry.st_ino}, {"reason", why}});
   if (S_ISDIR(entry.st_mode)) return move_to_graveyard(directory, name);
   if (int err = inject_remove()) return err;
   if (S_ISREG(entry.st_mode) && presence() == Presence::kContentMap) {

@@ -175,6 +175,7 @@ Result<std::shared_ptr<Cookie>> EngineImpl::acquire_cookie(std::shared_ptr<Volum
   auto cookie = std::make_shared<CookieCore>(*this, core, to_buffer(key), std::move(options), std::move(predecessor));
   core->cookies.insert_or_assign(text, cookie);
   lock.unlock();
+  ++counters_.acquires;
   clients_.fetch_add(1);
   return std::shared_ptr<Cookie>(cookie.get(), [cookie, volume, this](Cookie*) mutable {
     cookie->relinquish(false, {});

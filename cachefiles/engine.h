@@ -11,6 +11,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
@@ -153,6 +155,33 @@ class Cookie {
   virtual Stat stat() const = 0;
 };
 
+// What there is at one moment (spec 10.3): for people and for statistics.
+struct Listing {
+  struct CacheRow {
+    std::string tag, directory;
+    char state = '-';  // - not present, P preparing, A active, E I/O error, W withdrawn
+    bool on_demand = false, culling = false;
+    uint64_t objects = 0, requests = 0, pins = 0;
+  };
+  struct VolumeRow {
+    std::string key;
+    uint64_t cookies = 0;
+    bool acquired = false;
+  };
+  struct CookieRow {
+    std::string volume;
+    Buffer key;
+    char state = '-';
+    uint64_t uses = 0, size = 0, present = 0, reads = 0;
+  };
+  std::vector<CacheRow> caches;
+  std::vector<VolumeRow> volumes;
+  std::vector<CookieRow> cookies;
+  // By name: cookies, volumes, acquires, relinquishes, retires, lru.idle, lru.discarded, lru.postponed, invalidations,
+  // resizes, no_space.write, no_space.create, no_space.other, culled, reads, writes.
+  std::vector<std::pair<std::string, uint64_t>> counters;
+};
+
 // Thread-safe. Outlives every channel, handle, volume and cookie made from it. Its destructor finishes what was begun:
 // the cache is withdrawn, files are committed, content maps are durable.
 class Engine {
@@ -175,6 +204,8 @@ class Engine {
   // Waits until withdrawals that have begun are over: the cache of a released channel, relinquished cookies whose CLOSE
   // was read. False at the deadline. Never called from a callback of the engine.
   virtual bool settle(Deadline deadline) = 0;
+  // At most `cookie_limit` cookies are listed; the counters count all. Takes locks: not for a hot path.
+  virtual Listing listing(size_t cookie_limit = SIZE_MAX) = 0;
 };
 
 }  // namespace hydrant::cachefiles

@@ -11,6 +11,7 @@
 #include "base/thread_pool.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/cookie.h"
+#include "cachefiles/counters.h"
 #include "cachefiles/engine.h"
 #include "cachefiles/in_use.h"
 
@@ -27,7 +28,9 @@ class EngineImpl final : public Engine {
                                                  CookieOptions options) override;
   Result<> flush() override;
   bool settle(Deadline deadline) override;
+  Listing listing(size_t cookie_limit) override;
 
+  Counters& counters() { return counters_; }
   const EngineOptions& options() const { return options_; }
   Disk& disk() { return options_.disk ? *options_.disk : Disk::system(); }
   InUse& in_use() { return in_use_; }
@@ -52,6 +55,7 @@ class EngineImpl final : public Engine {
 
   const EngineOptions options_;
   InUse in_use_;
+  Counters counters_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -2,7 +2,9 @@
 
 #include "cachefiles/cache.h"
 #include "cachefiles/cookie.h"
+#include "cachefiles/engine_impl.h"
 #include "cachefiles/object.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
 
@@ -31,6 +33,7 @@ void EnsureOp::run(bool second_pass) {
     auto file = object_->file();
     if (!file) return finish(-EIO);
     auto found = file->survey(rest_);
+    trace_verdict(found, second_pass);
     switch (found.kind) {
       case BackingFile::Survey::Kind::kError: return finish(-EIO);
       case BackingFile::Survey::Kind::kPresent:
@@ -44,6 +47,22 @@ void EnsureOp::run(bool second_pass) {
     }
   }
   finish(0);
+}
+
+void EnsureOp::trace_verdict(const BackingFile::Survey& found, bool second_pass) const {
+  using Kind = BackingFile::Survey::Kind;
+  if (!trace::on(trace::Point::kPrepRead)) return;
+  bool ask = found.kind == Kind::kHole && !second_pass;
+  trace::write(trace::Point::kPrepRead, {{"object", object_->debug_id()},
+                                         {"verdict", found.kind == Kind::kPresent ? "read"
+                                                     : ask                        ? "ask"
+                                                                                  : "download"},
+                                         {"reason", found.kind == Kind::kError  ? "seek-error"
+                                                    : found.kind == Kind::kHole ? "found-hole"
+                                                    : found.size < rest_.size() ? "found-part"
+                                                                                : "have-data"},
+                                         {"start", rest_.begin},
+                                         {"len", found.size}});
 }
 
 void EnsureOp::request(ByteRange hole) {
@@ -61,6 +80,7 @@ void EnsureOp::request(ByteRange hole) {
     request_ = request;
   }
   cookie_->count_read();
+  ++object->cache().engine().counters().reads;
   // From here on the answer may run on another thread, and end us.
   if (object->cache().send(request) != 0) {
     request->done = {};  // it holds us

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "base/byte_range.h"
+#include "cachefiles/backing_file.h"
 #include "cachefiles/engine.h"
 #include "cachefiles/requests.h"
 
@@ -28,6 +29,7 @@ class EnsureOp final : public Cookie::Wait, public std::enable_shared_from_this<
  private:
   void run(bool second_pass);
   void request(ByteRange hole);
+  void trace_verdict(const BackingFile::Survey& found, bool second_pass) const;
   void finish(int result);
 
   std::shared_ptr<CookieCore> cookie_;  // these two until it is finished

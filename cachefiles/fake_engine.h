@@ -195,6 +195,7 @@ class FakeEngine final : public Engine {
   }
   Result<> flush() override { return {}; }
   bool settle(Deadline) override { return true; }
+  Listing listing(size_t) override { return {}; }
 
   // The channel that is open now, or null.
   std::shared_ptr<FakeChannel> opened() {

@@ -4,7 +4,9 @@
 
 #include "cachefiles/backing_file.h"
 #include "cachefiles/cache.h"
+#include "cachefiles/engine_impl.h"
 #include "cachefiles/object.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
 
@@ -13,6 +15,7 @@ HandleImpl::HandleImpl(std::shared_ptr<Object> object, int32_t id) : object_(std
 }
 
 HandleImpl::~HandleImpl() {
+  trace::event(trace::Point::kFdRelease, {{"object", object_->debug_id()}, {"object_id", id_}});
   Cache& cache = object_->cache();
   if (auto close = cache.requests().handle_closed(*object_, id_)) close->complete(0);
   cache.wake();
@@ -26,6 +29,10 @@ int64_t HandleImpl::pwrite(Bytes bytes, uint64_t offset) {
   if (!file) return -ENOBUFS;
   Cache& cache = object_->cache();
   uint64_t size = round_up(bytes.size(), kBlockSize);
+  trace::event(
+      trace::Point::kFdWrite,
+      {{"object", object_->debug_id()}, {"inode", file->id().inode}, {"start", offset}, {"len", bytes.size()}});
+  ++cache.engine().counters().writes;
   if (cache.check_space(0, size, Cache::Reason::kWrite)) return -ENOBUFS;
   auto blocks = static_cast<int64_t>(size / cache.block_size());
   cache.count_writing(blocks);

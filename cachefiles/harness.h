@@ -122,11 +122,13 @@ class FakeDaemon final : public Receiver {
   void release_fd(int) override { ++released; }
   bool deliver(Bytes bytes, std::shared_ptr<Handle> handle, int fd) override {
     if (bad_address) return false;
+    if (during_delivery) std::exchange(during_delivery, nullptr)();
     memory = to_buffer(bytes);
     if (handle) table[fd] = std::move(handle);
     return true;
   }
 
+  std::function<void()> during_delivery;  // once
   bool full = false, bad_address = false;
   int next_fd = 10, released = 0;
   Buffer memory;

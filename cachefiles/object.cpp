@@ -9,8 +9,16 @@
 #include "cachefiles/cache.h"
 #include "cachefiles/cookie.h"
 #include "cachefiles/engine_impl.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
+
+using trace::Point;
+
+namespace {
+// Numbers objects for the trace, as the kernel's debug id does.
+std::atomic<uint32_t> next_debug_id{1};
+}  // namespace
 
 Object::Object(std::shared_ptr<Cache> cache, std::shared_ptr<CookieCore> cookie, std::shared_ptr<CacheVolume> volume,
                std::string name, uint8_t fanout)
@@ -18,14 +26,18 @@ Object::Object(std::shared_ptr<Cache> cache, std::shared_ptr<CookieCore> cookie,
       cookie_(std::move(cookie)),
       volume_(std::move(volume)),
       name_(std::move(name)),
-      fanout_(fanout) {}
+      fanout_(fanout),
+      debug_id_(next_debug_id.fetch_add(1, std::memory_order_relaxed)) {
+  trace::event(Point::kRef, {{"object", debug_id_}, {"name", name_}, {"reason", "new"}});
+}
 
-Object::~Object() = default;
+Object::~Object() { trace::event(Point::kRef, {{"object", debug_id_}, {"name", name_}, {"reason", "free"}}); }
 
 const std::string& Object::volume_key() const { return cookie_->volume().key(); }
 Bytes Object::key() const { return cookie_->key(); }
 
 void Object::look_up(Gate::Pass pass, UniqueFunction<void(int)> done) {
+  trace::Step step("look_up");
   lookup_.emplace(Lookup{std::move(pass), std::move(done)});
   int err = find_file();
   if (err) return finish_lookup(err);
@@ -38,11 +50,13 @@ int Object::find_file() {
   struct stat stat;
   int err = inject_read();
   if (!err && ::fstatat(fanout->get(), name_.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) err = -errno;
+  trace::event(Point::kLookup,
+               {{"object", debug_id_}, {"name", name_}, {"inode", err ? 0 : stat.st_ino}, {"errno", -err}});
   if (err == -EIO) cache_->io_error("lookup", err);
   if (err == -ENOENT) return create_file();
   if (err) return err;
   if (!S_ISREG(stat.st_mode)) {
-    if ((err = cache_->bury(fanout->get(), name_, stat))) return err;
+    if ((err = cache_->bury(fanout->get(), name_, stat, "weird"))) return err;
     return create_file();
   }
   return open_existing(fanout->get(), stat);
@@ -51,9 +65,11 @@ int Object::find_file() {
 int Object::open_existing(int directory, const struct stat& stat) {
   InodeId id = InodeId::of(stat);
   if (!cache_->in_use().mark(id)) {
+    trace::event(Point::kMarkFailed, {{"object", debug_id_}, {"inode", id.inode}});
     log::warn("cachefiles.object_in_use", {{"name", name_}});
     return -EBUSY;
   }
+  trace::event(Point::kMarkActive, {{"object", debug_id_}, {"inode", id.inode}});
   Fd fd(::openat(directory, name_.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
   struct stat opened;
   if (!fd || ::fstat(fd.get(), &opened) != 0 || InodeId::of(opened) != id) {
@@ -79,11 +95,16 @@ int Object::create_file() {
     if (!fd) err = -errno;
   }
   if (err == -EIO) cache_->io_error("create a file", err);
-  if (err) return err;
+  if (err) {
+    trace::event(Point::kVfsError, {{"object", debug_id_}, {"operation", "tmpfile"}, {"errno", -err}});
+    return err;
+  }
   struct stat stat;
   if (::fstat(fd.get(), &stat) != 0) return -errno;
   InodeId id = InodeId::of(stat);
+  trace::event(Point::kTmpfile, {{"object", debug_id_}, {"inode", id.inode}});
   if (!cache_->in_use().mark(id)) return -EBUSY;
+  trace::event(Point::kMarkActive, {{"object", debug_id_}, {"inode", id.inode}});
   found_ = std::make_shared<BackingFile>(std::move(fd), id, cache_->presence(), cache_->block_size());
   return found_->make_identity();
 }
@@ -136,8 +157,9 @@ int Object::check_label() {
   if (err) return err;
   label.resize(static_cast<size_t>(got));
   auto verdict = proto::check_object_label(label, cookie_->size(), cookie_->options().aux);
+  trace::event(Point::kCoherency,
+               {{"object", debug_id_}, {"verdict", static_cast<int>(verdict)}, {"inode", found_->id().inode}});
   if (verdict == proto::Coherency::kOk) return 0;
-  log::debug("cachefiles.object_stale", {{"name", name_}, {"reason", static_cast<int>(verdict)}});
   return -ESTALE;
 }
 
@@ -174,6 +196,7 @@ int Object::adjust_length(uint64_t size) {
   uint64_t target = round_up(size, kBlockSize), length = static_cast<uint64_t>(stat.st_size);
   if (size > INT64_MAX - kBlockSize) return -EFBIG;
   if (length == target) return 0;
+  trace::event(Point::kTrunc, {{"object", debug_id_}, {"inode", found_->id().inode}, {"from", length}, {"to", target}});
   int err = inject_write();
   if (!err && length > target) err = found_->shrink(size);
   if (!err && length < target) {
@@ -198,9 +221,10 @@ int Object::link_new_file() {
     struct stat stat;
     if (::fstatat(fanout->get(), name_.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) continue;
     if (InodeId::of(stat) == found_->id()) break;
-    if (int err = cache_->bury(fanout->get(), name_, stat)) return err;
+    if (int err = cache_->bury(fanout->get(), name_, stat, "stale")) return err;
   }
   named_ = true;
+  trace::event(Point::kLink, {{"object", debug_id_}, {"name", name_}, {"inode", found_->id().inode}});
   return 0;
 }
 
@@ -223,7 +247,9 @@ void Object::finish_lookup(int result) {
 void Object::release_file() {
   set_file(nullptr);
   auto file = std::move(found_);
-  if (file) cache_->in_use().unmark(file->id());
+  if (!file) return;
+  trace::event(Point::kMarkInactive, {{"object", debug_id_}, {"inode", file->id().inode}});
+  cache_->in_use().unmark(file->id());
 }
 
 void Object::reopen() {

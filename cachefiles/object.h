@@ -26,10 +26,12 @@ class Object : public std::enable_shared_from_this<Object> {
   ~Object();
 
   const std::string& volume_key() const;
+  const std::string& name() const { return name_; }
   Bytes key() const;
   Cache& cache() const { return *cache_; }
   const std::shared_ptr<Cache>& cache_ptr() const { return cache_; }
   CookieCore& cookie() const { return *cookie_; }
+  uint32_t debug_id() const { return debug_id_; }  // for the trace
 
   // Finds or makes the backing file, asks the daemon, checks the label, attaches. `done` gets 0 or -errno, once, from a
   // worker thread. Waits for the daemon without holding a thread.
@@ -84,6 +86,7 @@ class Object : public std::enable_shared_from_this<Object> {
   const std::shared_ptr<CacheVolume> volume_;
   const std::string name_;
   const uint8_t fanout_;
+  const uint32_t debug_id_;
 
   // The lookup, the invalidation and the withdrawal of an object follow each other; these need no lock.
   std::optional<Lookup> lookup_;

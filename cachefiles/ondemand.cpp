@@ -7,6 +7,7 @@
 #include "cachefiles/cookie.h"
 #include "cachefiles/handle.h"
 #include "cachefiles/object.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
 
@@ -33,6 +34,12 @@ int64_t Cache::read(size_t buffer_size, Receiver& receiver) {
   }
   auto message =
       request.opcode == Opcode::kClose ? proto::encode_close(taken.ids) : proto::encode_read(taken.ids, request.range);
+  if (request.opcode == Opcode::kRead)
+    trace::event(trace::Point::kOnDemandRead, {{"object", request.object->debug_id()},
+                                               {"msg_id", taken.ids.msg_id},
+                                               {"object_id", taken.ids.object_id},
+                                               {"start", request.range.begin},
+                                               {"len", request.range.size()}});
   bool copied = receiver.deliver(message.bytes(), nullptr, -1);
   if (request.opcode == Opcode::kClose)  // it left the table when it was taken
     request.complete(copied ? 0 : -EFAULT);
@@ -56,6 +63,12 @@ int64_t Cache::deliver_open(RequestTable::Taken& taken, Receiver& receiver) {
   }
   auto handle = std::make_shared<HandleImpl>(object, static_cast<int32_t>(id));
   taken.ids.object_id = static_cast<uint32_t>(id);
+  trace::event(trace::Point::kOpen, {{"object", object->debug_id()},
+                                     {"name", object->name()},
+                                     {"msg_id", taken.ids.msg_id},
+                                     {"object_id", id},
+                                     {"fd", fd},
+                                     {"flags", 0}});
   auto message = proto::encode_open(taken.ids, object->volume_key(), object->key(), fd);
   if (receiver.deliver(message.bytes(), std::move(handle), fd)) return taken.result;
   receiver.release_fd(fd);
@@ -85,7 +98,11 @@ int Cache::copen(std::string_view arguments) {
     cookie.set_size(value);
     return 0;
   });
-  if (answer.request) answer.request->complete(answer.completion);
+  if (answer.request) {
+    trace::event(trace::Point::kCopen,
+                 {{"object", answer.request->object->debug_id()}, {"msg_id", id}, {"size", size}});
+    answer.request->complete(answer.completion);
+  }
   if (answer.opened) wake();
   return answer.result;
 }
@@ -101,6 +118,7 @@ int Cache::read_complete(const Object& object, uint32_t id) {
   if (!has(kOnDemand)) return -EOPNOTSUPP;
   auto request = requests_.answer_read(id, object);
   if (!request) return -EINVAL;
+  trace::event(trace::Point::kCread, {{"object", object.debug_id()}, {"msg_id", id}});
   request->complete(0);
   return 0;
 }

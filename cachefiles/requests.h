@@ -72,8 +72,8 @@ class RequestTable {
   Taken take(size_t buffer_size);
   bool deliverable() const;
 
-  // Gives an object its next id (spec 6.5); -EEXIST when it has one, -EBUSY when there is none. A failure uses an id up,
-  // too, as it does in the kernel.
+  // Gives an object its next id (spec 6.5); -EEXIST when it has one, -EBUSY when there is none. A failure uses an id
+  // up, too, as it does in the kernel.
   int64_t assign_id(Object& object);
   // A delivery found no descriptor.
   void delivery_failed(Object& object);

@@ -1,7 +1,8 @@
 // Defects that the kernel's implementation had (the specification's S numbers) and that must not come back.
-// S5, S6, S15, S16, S18, S21, S26 to S28, S32 to S34 and S44 are the transcripts T46, T47, T52, T75, T49, T62, T72,
-// T78, T77, T66, T66, T66 and T56.
+// Others are transcripts, whose names carry both numbers, or races (stress_test.cpp).
 #include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
 
 #include <set>
 
@@ -50,6 +51,54 @@ TEST_F(Scars, S7_HighIdsAreNotStarved) {
   EXPECT_EQ(seen.size(), 8u);
 }
 
+TEST_F(Scars, S8_ADeliveredRequestDoesNotKeepPollersBusy) {
+  BO();
+  auto o = opened("key", 8192);
+  auto data = C(*o.cookie, 0, 4096);
+  auto read = next();
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_FALSE(in());
+    EXPECT_EQ(Rd(), 0);
+  }
+  auto more = C(*o.cookie, 4096, 4096);
+  EXPECT_TRUE(in());
+}
+
+TEST_F(Scars, S14_TheObjectOutlivesADeliveryThatLosesIt) {
+  BO();
+  auto o = opened("key", 8192);
+  auto data = C(*o.cookie, 0, 4096);
+  // In the middle of the copy the daemon closes its handle and the consumer leaves.
+  daemon.during_delivery = [&] {
+    daemon.table.clear();
+    o.cookie->relinquish(true, {});
+    cookies.clear();
+    o.cookie.reset();
+    last_wait.reset();
+  };
+  EXPECT_EQ(Rd(), 32);
+  EXPECT_EQ(message().object_id, o.open.object_id);
+  EXPECT_EQ(data->wait(), -EIO);
+  volumes.clear();
+  settle();
+}
+
+TEST_F(Scars, S19_AReopenThatComesToNothingIsTriedAgain) {
+  BO();
+  auto o = opened("key", 8192);
+  daemon.table.clear();
+  auto data = C(*o.cookie, 0, 4096);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(Rd(), 0);
+    auto open = next();
+    ASSERT_EQ(open.opcode, proto::Opcode::kOpen);
+    daemon.table.clear();  // closed before the answer
+    EXPECT_GT(W(copen(open.msg_id, 8192)), 0);
+    EXPECT_TRUE(in());  // the READ is deliverable: it asks for the next one
+  }
+  EXPECT_FALSE(data->ready());
+}
+
 TEST_F(Scars, S22_AStaleAnswerFindsNoNewRequest) {
   BO();
   auto c = cookie("key");
@@ -83,6 +132,16 @@ TEST_F(Scars, S30_OneCloseForARelinquishedCookie) {
   EXPECT_EQ(next().object_id, o.open.object_id);
   gone->wait();
   EXPECT_EQ(Rd(), 0);
+}
+
+TEST_F(Scars, S31_TheOriginalModeAsksNobody) {
+  bind_original();
+  auto c = cookie("key", "v", {.size = 8192});
+  ASSERT_EQ(use(*c)->wait(), 0);
+  EXPECT_EQ(C(*c, 0, 4096)->wait(), -EIO);  // "download" is the consumer's business
+  EXPECT_EQ(W("copen 0,1"), -EOPNOTSUPP);
+  EXPECT_EQ(engine().listing().caches.at(0).requests, 0u);
+  rel(c)->wait();
 }
 
 TEST_F(Scars, S35_AVolumeWithoutALabelIsUnusableAtTheFirstAttempt) {
@@ -139,6 +198,47 @@ TEST_F(Scars, S39_TwoCookiesOfANewVolumeBothProceed) {
   EXPECT_EQ(second->wait(), 0);
 }
 
+TEST_F(Scars, S40_AFileThatCannotBeOpenedLeavesNothingBehind) {
+  BO();
+  { opened("key", 4096); }
+  stop();
+  // A program that runs cannot be opened for writing.
+  std::string path = dir.path() + "/" + files().at(0);
+  std::filesystem::copy_file("/bin/cat", path, std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  Fd from(ends[0]), to(ends[1]);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, from.get(), 0);
+  char* arguments[] = {path.data(), nullptr};
+  pid_t child = 0;
+  ASSERT_EQ(::posix_spawn(&child, path.c_str(), &actions, nullptr, arguments, nullptr), 0);
+  posix_spawn_file_actions_destroy(&actions);
+
+  BO();
+  auto c = cookie("key");
+  EXPECT_EQ(use(*c)->wait(), -ENOBUFS);
+  Fd fanout(::open((dir.path() + "/cache/Iv/@fd").c_str(), O_RDONLY | O_DIRECTORY));
+  caller.cwd = fanout.get();
+  EXPECT_EQ(W("inuse Dkey"), 10);
+  auto descriptors = [] {
+    auto all = std::filesystem::directory_iterator("/proc/self/fd");
+    return std::distance(begin(all), end(all));
+  };
+  ASSERT_TRUE(eventually([&] { return c->state() == '-'; }));
+  auto before = descriptors();
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(use(*c)->wait(), -ENOBUFS);
+    ASSERT_TRUE(eventually([&] { return c->state() == '-'; }));
+  }
+  EXPECT_EQ(descriptors(), before);
+  to.reset();
+  int status;
+  ::waitpid(child, &status, 0);
+}
+
 TEST_F(Scars, S41_AVolumeBindsToTheCacheThatLives) {
   BO();
   auto o = opened("key", 8192);
@@ -152,6 +252,61 @@ TEST_F(Scars, S41_AVolumeBindsToTheCacheThatLives) {
   auto ready = use(*o.cookie);
   W(copen(next().msg_id, 8192));
   EXPECT_EQ(ready->wait(), 0);
+}
+
+TEST_F(Scars, S42_AWriteReportsBytesOrAnErrorAndNothingElse) {
+  BO();
+  auto o = opened("key", 1 << 20);
+  EXPECT_EQ(handle(o.fd).pwrite({}, 0), 0);
+  EXPECT_EQ(handle(o.fd).pwrite(blocks(1), 0), 1);
+  EXPECT_EQ(handle(o.fd).pwrite(blocks(4097), 4096), 4097);
+  EXPECT_EQ(handle(o.fd).write(blocks(8192)), 8192);
+  set_error_injection(1);
+  EXPECT_EQ(handle(o.fd).pwrite(blocks(4096), 0), -ENOSPC);
+  set_error_injection(2);
+  EXPECT_EQ(handle(o.fd).pwrite(blocks(4096), 0), -EIO);
+  EXPECT_EQ(handle(o.fd).write(blocks(4096)), -EIO);
+}
+
+TEST_F(Scars, S43_AnOpenThatCouldNotBeMadeLeavesTheObjectClosed) {
+  BO();
+  auto o = opened("key", 8192);
+  auto c = cookie("other");
+  disk.error = -EIO;
+  EXPECT_EQ(handle(o.fd).pwrite(blocks(4096), 0), -ENOBUFS);  // the cache dies
+  disk.error = 0;
+  EXPECT_EQ(use(*c)->wait(), -EIO);
+  daemon.table.clear();
+  X();
+  BO();
+  auto ready = use(*c);  // the same cookie, as new
+  W(copen(next().msg_id, 8192));
+  EXPECT_EQ(ready->wait(), 0);
+}
+
+TEST_F(Scars, S45_ALabelIsRefusedWhenItIsGiven) {
+  ASSERT_EQ(O(), 0);
+  W("dir " + dir.path());
+  EXPECT_EQ(W("secctx"), -EINVAL);
+  EXPECT_EQ(W("secctx system_u:system_r:cachefiles_kernel_t:s0"), -EOPNOTSUPP);
+  EXPECT_EQ(W("bind ondemand"), 13);
+}
+
+TEST_F(Scars, E9_AFileWithoutALabelIsReplacedWhereThatIsWanted) {
+  options.replace_unlabelled = true;
+  BO();
+  { opened("key", 4096); }
+  stop();
+  ASSERT_EQ(::removexattr((dir.path() + "/" + files().at(0)).c_str(), "user.CacheFiles.cache"), 0);
+  BO();
+  opened("key", 4096);
+  stop();
+  ASSERT_EQ(::removexattr((dir.path() + "/" + files().at(0)).c_str(), "user.CacheFiles.cache"), 0);
+  options.replace_unlabelled = false;
+  BO();
+  auto ready = use(*cookie("key"));
+  W(copen(next().msg_id, 4096));
+  EXPECT_EQ(ready->wait(), -ENOBUFS);
 }
 
 TEST_F(Scars, R17_KeysOfOneNameExcludeEachOther) {

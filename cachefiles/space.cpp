@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "cachefiles/cache.h"
+#include "cachefiles/engine_impl.h"
 
 namespace hydrant::cachefiles {
 namespace {
@@ -32,7 +33,10 @@ int Cache::check_space(uint64_t files, uint64_t bytes, Reason reason) {
   uint64_t free_blocks = less_or_zero(less_or_zero(stats.f_bavail, writing), blocks);
   uint64_t free_files = less_or_zero(stats.f_ffree, files);
   if (free_files < file_threshold_.stop || free_blocks < block_threshold_.stop) {
-    log::debug("cachefiles.no_space", {{"reason", static_cast<int>(reason)}});
+    auto& counters = engine_.counters();
+    ++(reason == Reason::kWrite    ? counters.no_space_write
+       : reason == Reason::kCreate ? counters.no_space_create
+                                   : counters.no_space_other);
     set_culling(true);
     return -ENOBUFS;
   }

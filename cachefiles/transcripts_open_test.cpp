@@ -268,7 +268,7 @@ TEST_F(Transcripts, T40_AShortBufferLosesNothing) {
   EXPECT_EQ(R(1024), 37);
 }
 
-TEST_F(Transcripts, T42_T43_CopenOpens) {
+TEST_F(Transcripts, T42_T43_S3_CopenOpens) {
   BO();
   auto c = cookie("key");
   auto ready = use(*c);
@@ -291,7 +291,7 @@ TEST_F(Transcripts, T44_AnUndeliveredOpenCannotBeAnswered) {
   EXPECT_EQ(R(1024), 37);
 }
 
-TEST_F(Transcripts, T45_T46_RefusedOpensFailTheLookup) {
+TEST_F(Transcripts, T45_T46_S5_RefusedOpensFailTheLookup) {
   BO();
   auto c = cookie("key");
   auto ready = use(*c);
@@ -306,7 +306,7 @@ TEST_F(Transcripts, T45_T46_RefusedOpensFailTheLookup) {
   EXPECT_EQ(ready->wait(), -ENOBUFS);
 }
 
-TEST_F(Transcripts, T47_T48_MalformedAnswers) {
+TEST_F(Transcripts, T47_T48_S6_MalformedAnswers) {
   BO();
   auto c = cookie("key");
   auto ready = use(*c);
@@ -324,7 +324,7 @@ TEST_F(Transcripts, T47_T48_MalformedAnswers) {
   EXPECT_EQ(ready->wait(), 0);
 }
 
-TEST_F(Transcripts, T49_CopenAfterTheHandleIsClosed) {
+TEST_F(Transcripts, T49_S18_CopenAfterTheHandleIsClosed) {
   BO();
   auto c = cookie("key");
   auto ready = use(*c);
@@ -355,7 +355,7 @@ TEST_F(Transcripts, T51_AFullDescriptorTableFailsTheOpen) {
   EXPECT_EQ(next().object_id, 2u);  // the failed delivery has used one up
 }
 
-TEST_F(Transcripts, T52_ABadAddressFailsTheOpenAndLeaksNothing) {
+TEST_F(Transcripts, T52_S15_ABadAddressFailsTheOpenAndLeaksNothing) {
   BO();
   auto c = cookie("key");
   auto ready = use(*c);

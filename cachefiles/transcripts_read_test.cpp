@@ -27,7 +27,7 @@ TEST_F(Transcripts, T54_T55_AMissIsRead) {
   EXPECT_TRUE(o.cookie->present({0, 8192}));
 }
 
-TEST_F(Transcripts, T56_CompletionWithoutDataIsAnError) {
+TEST_F(Transcripts, T56_S44_CompletionWithoutDataIsAnError) {
   BO();
   auto o = opened("key", 8192);
   auto data = C(*o.cookie, 0, 8192);
@@ -70,7 +70,7 @@ TEST_F(Transcripts, T59_OnlyTheHoleIsAskedFor) {
   EXPECT_EQ(next().range, (ByteRange{0, 4096}));
 }
 
-TEST_F(Transcripts, T60_T61_ForgedCompletionsAreRefused) {
+TEST_F(Transcripts, T60_T61_S17_ForgedCompletionsAreRefused) {
   BO();
   auto o = opened("key", 8192), p = opened("other", 8192);
   auto data = C(*o.cookie, 0, 8192);
@@ -84,7 +84,7 @@ TEST_F(Transcripts, T60_T61_ForgedCompletionsAreRefused) {
   EXPECT_EQ(cr(o.fd, read.msg_id), -EINVAL);
 }
 
-TEST_F(Transcripts, T62_AKilledReaderLeaves) {
+TEST_F(Transcripts, T62_S21_AKilledReaderLeaves) {
   BO();
   auto o = opened("key", 8192);
   auto data = C(*o.cookie, 0, 8192);
@@ -98,7 +98,7 @@ TEST_F(Transcripts, T62_AKilledReaderLeaves) {
   EXPECT_NE(next().msg_id, read.msg_id);
 }
 
-TEST_F(Transcripts, T63_AClosedChannelIsPinnedByHandles) {
+TEST_F(Transcripts, T63_S2_AClosedChannelIsPinnedByHandles) {
   BO();
   auto o = opened("key", 8192);
   auto data = C(*o.cookie, 0, 8192);
@@ -127,7 +127,7 @@ TEST_F(Transcripts, T64_T65_TheCursorMovesOn) {
   EXPECT_GT(next().msg_id, b.msg_id);
 }
 
-TEST_F(Transcripts, T66_WritesAtTheHandle) {
+TEST_F(Transcripts, T66_S32_S33_S34_WritesAtTheHandle) {
   BO();
   auto o = opened("key", 16384);
   EXPECT_EQ(handle(o.fd).pwrite(blocks(100, 'a'), 0), 100);
@@ -170,7 +170,7 @@ TEST_F(Transcripts, T70_ClosingTheHandleAnswersAnUnreadClose) {
   EXPECT_EQ(Rd(), 0);
 }
 
-TEST_F(Transcripts, T71_T72_AReadOnAClosedHandleReopens) {
+TEST_F(Transcripts, T71_T72_S26_AReadOnAClosedHandleReopens) {
   BO();
   auto o = opened("key", 8192);
   daemon.table.clear();
@@ -258,7 +258,7 @@ TEST_F(Transcripts, T74_RestoreDeliversAgain) {
   EXPECT_EQ(next().msg_id, read.msg_id);
 }
 
-TEST_F(Transcripts, T75_AnOpenRestoredWithItsHandleAliveFails) {
+TEST_F(Transcripts, T75_S16_AnOpenRestoredWithItsHandleAliveFails) {
   BO();
   auto c = cookie("key");
   auto ready = use(*c);
@@ -283,7 +283,7 @@ TEST_F(Transcripts, T76_AnOpenRestoredWithItsHandleLostIsDeliveredAgain) {
   EXPECT_EQ(ready->wait(), 0);
 }
 
-TEST_F(Transcripts, T77_ADeliveredReadOnAClosedHandleWaitsForRestore) {
+TEST_F(Transcripts, T77_S28_ADeliveredReadOnAClosedHandleWaitsForRestore) {
   BO();
   auto o = opened("key", 8192);
   auto data = C(*o.cookie, 0, 4096);
@@ -295,7 +295,7 @@ TEST_F(Transcripts, T77_ADeliveredReadOnAClosedHandleWaitsForRestore) {
   EXPECT_EQ(next().opcode, Opcode::kOpen);
 }
 
-TEST_F(Transcripts, T78_RestoreWakesPollers) {
+TEST_F(Transcripts, T78_S27_RestoreWakesPollers) {
   BO();
   auto o = opened("key", 8192);
   auto data = C(*o.cookie, 0, 4096);
@@ -307,7 +307,7 @@ TEST_F(Transcripts, T78_RestoreWakesPollers) {
   EXPECT_TRUE(in());
 }
 
-TEST_F(Transcripts, T79_AnIoErrorKillsTheCache) {
+TEST_F(Transcripts, T79_S11_AnIoErrorKillsTheCache) {
   BO();
   auto o = opened("key", 8192);
   auto data = C(*o.cookie, 0, 4096);
@@ -342,7 +342,7 @@ TEST_F(Transcripts, T81_OneRequestGoesToOneReader) {
   EXPECT_EQ(got[0] + got[1], 32);
 }
 
-TEST_F(Transcripts, T82_ADropTakesTheReopenWithIt) {
+TEST_F(Transcripts, T82_S25_ADropTakesTheReopenWithIt) {
   BO();
   auto o = opened("key", 8192);
   daemon.table.clear();

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "cachefiles/cache.h"
+#include "cachefiles/trace.h"
 #include "proto/cachefiles_label.h"
 #include "proto/cachefiles_name.h"
 
@@ -43,7 +44,7 @@ int CacheVolume::go_online(int cache_directory) {
     if (err != -ESTALE || attempt > 0) return err;
     struct stat stat;
     if (::fstatat(cache_directory, name.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) return -errno;
-    if ((err = cache_.bury(cache_directory, name, stat))) return err;
+    if ((err = cache_.bury(cache_directory, name, stat, "volume_weird"))) return err;
   }
   fanouts_.resize(256);
   for (unsigned i = 0; i < 256; ++i) {
@@ -82,7 +83,10 @@ int CacheVolume::check_label() {
   if (err == -EIO) cache_.io_error("read a volume label", err);
   if (err) return err;
   label.resize(static_cast<size_t>(got));
-  return proto::check_volume_label(label, coherency_) == proto::Coherency::kOk ? 0 : -ESTALE;
+  auto verdict = proto::check_volume_label(label, coherency_);
+  trace::event(trace::Point::kVolCoherency,
+               {{"volume", key_}, {"verdict", static_cast<int>(verdict)}, {"inode", id_.inode}});
+  return verdict == proto::Coherency::kOk ? 0 : -ESTALE;
 }
 
 int CacheVolume::write_label() {

@@ -7,6 +7,7 @@
 #include "cachefiles/cache.h"
 #include "cachefiles/cookie.h"
 #include "cachefiles/object.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
 
@@ -20,13 +21,14 @@ void Object::withdraw(UniqueFunction<void()> done) {
       self->cache_->submit_commit([self = self, done = std::move(done)]() mutable {
         if (self->cache_->has(Cache::kOnDemand) && !self->cache_->requests().id_is_zero(*self)) self->drop();
         self->commit();
+        done();  // first: a cache without objects has no cookie that is still on its way
         self->cache_->remove_object(self);
-        done();
       });
     }
   };
   auto rest = std::make_shared<Rest>(Rest{shared_from_this(), std::move(done)});
   if (!cache_->has(Cache::kOnDemand)) return rest->run();
+  trace::event(trace::Point::kClose, {{"object", debug_id_}});
   auto close = std::make_shared<Request>();
   close->opcode = Opcode::kClose;
   close->object = shared_from_this();
@@ -35,6 +37,7 @@ void Object::withdraw(UniqueFunction<void()> done) {
 }
 
 void Object::commit() {
+  trace::Step step("commit");
   auto file = this->file();
   if (!file) return release_file();
   struct stat stat;
@@ -62,6 +65,9 @@ void Object::unlink_file() {
   struct stat stat;
   if (!fanout || ::fstatat(fanout->get(), name_.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) return;
   if (InodeId::of(stat) != found_->id()) return;
+  trace::event(trace::Point::kUnlink, {{"object", debug_id_},
+                                       {"inode", found_->id().inode},
+                                       {"reason", cookie_->retiring() ? "was_retired" : "inval"}});
   int err = inject_remove();
   if (!err && ::unlinkat(fanout->get(), name_.c_str(), 0) != 0) err = -errno;
   if (err == -EIO) cache_->io_error("unlink", err);
