@@ -36,6 +36,7 @@ struct CommandLine {
   MountOptions mount;
   IndexOptions index;
   UmountOptions umount;
+  EngineOptions engine;
   StopOptions stop;
   std::string stat_dir;
   std::function<Outcome()> verb;
@@ -109,6 +110,12 @@ struct CommandLine {
 
     sub = add_verb("stop", "Unmount everything and end the daemons", [this] { return run_stop(common, stop); });
     sub->add_option("--timeout", stop.timeout_s, "Seconds to wait")->capture_default_str()->check(CLI::PositiveNumber);
+
+    sub = add_verb("engine", "List what the cache engine has, choose its trace points",
+                   [this] { return run_engine(common, engine); });
+    sub->add_option("--trace", engine.trace, "Trace points to switch on: names with commas, all or none");
+    sub->add_option("--cookies", engine.cookies, "List at most so many cookies")->capture_default_str();
+    add_json(sub);
 
     add_json(
         add_verb("version", "Versions of this program and of running daemons", [this] { return run_version(common); }));

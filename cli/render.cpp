@@ -80,6 +80,21 @@ void render_list(bool json, const proto::ListReply& list) {
   }
 }
 
+void render_engine(bool json, const proto::EngineReply& engine) {
+  if (json) return print_json(as_json(engine));
+  for (const auto& cache : engine.caches)
+    print(fmt::format("cache {} {} state={} mode={} culling={} objects={} requests={} pins={}", cache.tag, cache.dir,
+                      cache.state, cache.on_demand ? "ondemand" : "original", cache.culling ? "yes" : "no",
+                      cache.objects, cache.requests, cache.pins));
+  for (const auto& volume : engine.volumes)
+    print(fmt::format("volume {} cookies={}{}", volume.key, volume.cookies, volume.acquired ? "" : " relinquished"));
+  for (const auto& cookie : engine.cookies)
+    print(fmt::format("cookie {} {} state={} uses={} size={} present={} reads={}", cookie.volume, cookie.key,
+                      cookie.state, cookie.uses, cookie.size, cookie.present, cookie.reads));
+  for (const auto& [name, value] : engine.counters) print(fmt::format("{} {}", name, value));
+  print("trace " + engine.trace);
+}
+
 void render_stat(bool json, const proto::StatMountReply& stat, const std::optional<proto::ImageFacts>& image,
                  const std::optional<proto::StatImageReply>& fetched) {
   if (json) {

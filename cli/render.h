@@ -16,6 +16,7 @@ struct MountTimes {
 void render_mount(bool json, const proto::MountRequest& request, const MountTimes& times);
 void render_index(bool json, const proto::PrepareReply& image);
 void render_list(bool json, const proto::ListReply& list);
+void render_engine(bool json, const proto::EngineReply& engine);
 // `fetched` is missing when hydrant-fetchd does not answer; `image` when the mount was made by --fsid.
 void render_stat(bool json, const proto::StatMountReply& stat, const std::optional<proto::ImageFacts>& image,
                  const std::optional<proto::StatImageReply>& fetched);

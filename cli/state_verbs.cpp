@@ -71,6 +71,17 @@ Outcome run_stop(const CommonOptions& common, const StopOptions& options) {
   return {};
 }
 
+Outcome run_engine(const CommonOptions& common, const EngineOptions& options) {
+  Daemons daemons{common.root};
+  auto hydrantd = daemons.hydrantd();
+  if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  auto engine = hydrantd->call<proto::EngineReply>(
+      HydrantdRequest(proto::EngineRequest{.trace = options.trace, .cookies = options.cookies}));
+  if (!engine) return give_up(std::move(engine).error());
+  render_engine(common.json, *engine);
+  return {};
+}
+
 Outcome run_version(const CommonOptions& common) {
   Daemons daemons{common.root};
   DaemonVersion front{.name = "hydrantd"}, fetcher{.name = "hydrant-fetchd"};

@@ -2,6 +2,7 @@
 // once, by main.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,11 @@ struct UmountOptions {
   double timeout_s = 2;
 };
 
+struct EngineOptions {
+  std::optional<std::string> trace = {};
+  uint64_t cookies = 1000;
+};
+
 struct StopOptions {
   double timeout_s = 20;
 };
@@ -56,6 +62,7 @@ Outcome run_umount(const CommonOptions& common, const UmountOptions& options);
 Outcome run_ls(const CommonOptions& common);
 Outcome run_stat(const CommonOptions& common, const std::string& dir);
 Outcome run_stop(const CommonOptions& common, const StopOptions& options);
+Outcome run_engine(const CommonOptions& common, const EngineOptions& options);
 Outcome run_version(const CommonOptions& common);
 
 }  // namespace hydrant::cli

@@ -3,6 +3,8 @@
 #include <cerrno>
 
 #include "base/log.h"
+#include "cachefiles/trace.h"
+#include "proto/cachefiles_name.h"
 
 namespace hydrant::daemon {
 
@@ -95,6 +97,24 @@ std::string AdminSession::handle(const proto::IngestAbortRequest& request, LineT
   auto object = take_ingest(key_of(request.domain_id, request.id));
   if (!object) return proto::encode_error(object.error());
   return line(scope_.objects.abort_ingest(**object, Deadline::after(kRetireLimit)));
+}
+
+std::string AdminSession::handle(const proto::EngineRequest& request, LineTalk&) {
+  if (request.trace) {
+    if (auto chosen = cachefiles::trace::select(*request.trace); !chosen) return proto::encode_error(chosen.error());
+    log::info("trace", {{"points", cachefiles::trace::selected()}});
+  }
+  auto listing = scope_.engine.listing(request.cookies);
+  proto::EngineReply reply{.trace = cachefiles::trace::selected()};
+  for (auto& row : listing.caches)
+    reply.caches.push_back({row.tag, row.directory, std::string(1, row.state), row.on_demand, row.culling, row.objects,
+                            row.requests, row.pins});
+  for (auto& row : listing.volumes) reply.volumes.push_back({row.key, row.cookies, row.acquired});
+  for (auto& row : listing.cookies)
+    reply.cookies.push_back({row.volume, proto::object_name(row.key).value_or("?"), std::string(1, row.state), row.uses,
+                             row.size, row.present, row.reads});
+  reply.counters.insert(listing.counters.begin(), listing.counters.end());
+  return proto::encode_reply(reply);
 }
 
 std::string AdminSession::handle(const proto::StatusRequest&, LineTalk&) {

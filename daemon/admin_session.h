@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/line_socket.h"
+#include "cachefiles/engine.h"
 #include "daemon/mounts.h"
 #include "daemon/objects.h"
 
@@ -14,6 +15,7 @@ namespace hydrant::daemon {
 
 // What a session may reach. All outlive the admin server.
 struct AdminScope {
+  cachefiles::Engine& engine;
   Objects& objects;
   Mounts& mounts;
   std::function<proto::StatusReply()> status;
@@ -37,6 +39,7 @@ class AdminSession final : public LineSession {
   std::string handle(const proto::IngestBeginRequest& request, LineTalk& talk);
   std::string handle(const proto::IngestEndRequest& request, LineTalk& talk);
   std::string handle(const proto::IngestAbortRequest& request, LineTalk& talk);
+  std::string handle(const proto::EngineRequest& request, LineTalk& talk);
   std::string handle(const proto::StatusRequest& request, LineTalk& talk);
   std::string handle(const proto::StopRequest& request, LineTalk& talk);
 

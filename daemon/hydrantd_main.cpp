@@ -10,6 +10,7 @@
 #include <cstdio>
 
 #include "base/log.h"
+#include "cachefiles/trace.h"
 #include "daemon/service.h"
 
 namespace {
@@ -71,6 +72,8 @@ int main(int argc, char** argv) {
   app.add_option("--open-limit", open_limit_s, "seconds that a mount waits for the user daemon")
       ->check(CLI::Range(1, 3600))
       ->capture_default_str();
+  std::string trace;
+  app.add_option("--trace", trace, "trace points of the engine that are on from the start: names with commas, or all");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -82,6 +85,8 @@ int main(int argc, char** argv) {
   if (level == "info") log::set_level(log::Level::kInfo);
   if (level == "warn") log::set_level(log::Level::kWarn);
   if (level == "error") log::set_level(log::Level::kError);
+
+  if (auto chosen = cachefiles::trace::select(trace); !chosen) return give_up(2, chosen.error().what);
 
   if (::geteuid() != 0) return give_up(kNotRoot, "needs root: it mounts file systems (try sudo hydrantd)");
   ::umask(077);

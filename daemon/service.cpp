@@ -61,7 +61,8 @@ Result<> Service::serve() {
   // The admin socket of the engine at S is S.admin (docs/decisions/005).
   if (::symlink("hydrantd.sock", (root_ / "run/channel.sock.admin").c_str()) && errno != EEXIST)
     return fail_sys(errno, "link channel.sock.admin");
-  scope_.emplace(AdminScope{.objects = *objects_,
+  scope_.emplace(AdminScope{.engine = *engine_,
+                            .objects = *objects_,
                             .mounts = *mounts_,
                             .status = [this] { return status(); },
                             .stop = [this]() -> Result<> {

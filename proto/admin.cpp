@@ -39,6 +39,10 @@ void describe(V& v, IngestAbortRequest& m) {
   v("domain_id", m.domain_id), v("id", m.id);
 }
 template <class V>
+void describe(V& v, EngineRequest& m) {
+  v("trace", m.trace), v("cookies", m.cookies);
+}
+template <class V>
 void describe(V& v, PrepareRequest& m) {
   v("source", m.source), v("as", m.as), v("platform", m.platform), v("docker_config", m.docker_config);
   v("plain_http", m.plain_http), v("index_only", m.index_only);
@@ -119,6 +123,25 @@ void describe(V& v, StatusReply& m) {
   KernelFacts kernel{m.erofs_file_backed};
   v("pid", m.pid), v("version", m.version), v("rss_bytes", m.rss_bytes), v("attached", m.attached);
   v("kernel", kernel);
+}
+template <class V>
+void describe(V& v, EngineCache& m) {
+  v("tag", m.tag), v("dir", m.dir), v("state", m.state), v("on_demand", m.on_demand), v("culling", m.culling);
+  v("objects", m.objects), v("requests", m.requests), v("pins", m.pins);
+}
+template <class V>
+void describe(V& v, EngineVolume& m) {
+  v("key", m.key), v("cookies", m.cookies), v("acquired", m.acquired);
+}
+template <class V>
+void describe(V& v, EngineCookie& m) {
+  v("volume", m.volume), v("key", m.key), v("state", m.state), v("uses", m.uses), v("size", m.size);
+  v("present", m.present), v("reads", m.reads);
+}
+template <class V>
+void describe(V& v, EngineReply& m) {
+  v("trace", m.trace), v("caches", m.caches), v("volumes", m.volumes), v("cookies", m.cookies);
+  v("counters", m.counters);
 }
 template <class V>
 void describe(V&, EmptyReply&) {}
@@ -307,6 +330,7 @@ HYDRANT_REPLY(IngestBeginReply);
 HYDRANT_REPLY(PrepareReply);
 HYDRANT_REPLY(StatImageReply);
 HYDRANT_REPLY(StatusReply);
+HYDRANT_REPLY(EngineReply);
 HYDRANT_REPLY(EmptyReply);
 #undef HYDRANT_REPLY
 

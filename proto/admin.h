@@ -79,6 +79,14 @@ struct IngestAbortRequest {
   std::string id = {};
 };
 
+// Lists what the engine has; with `trace`, first chooses its trace points (docs/cachefiles.md 10.3). Errors: kInvalid
+// (no such point).
+struct EngineRequest {
+  static constexpr std::string_view kOp = "engine";
+  std::optional<std::string> trace = {};
+  uint64_t cookies = 1000;  // at most that many are listed
+};
+
 // ---- Requests of fetchd (run/fetchd.sock).
 
 // Resolves a source and makes everything a mount needs, streaming layers that have no index yet.
@@ -109,7 +117,7 @@ struct StopRequest {
 };
 
 using HydrantdRequest = std::variant<MountRequest, UmountRequest, ListRequest, StatMountRequest, IngestBeginRequest,
-                                     IngestEndRequest, IngestAbortRequest, StatusRequest, StopRequest>;
+                                     IngestEndRequest, IngestAbortRequest, EngineRequest, StatusRequest, StopRequest>;
 using FetchdRequest = std::variant<PrepareRequest, StatImageRequest, StatusRequest, StopRequest>;
 
 // One line without its newline. Text that is not UTF-8 is sent with replacement characters: callers check paths.
@@ -220,6 +228,41 @@ struct StatusReply {
   uint64_t rss_bytes = 0;
   bool attached = false;          // a user daemon is on the control channel
   bool erofs_file_backed = true;  // hydrantd only
+};
+
+struct EngineCache {
+  std::string tag = {};
+  std::string dir = {};
+  std::string state = {};  // -, P, A, E or W
+  bool on_demand = false;
+  bool culling = false;
+  uint64_t objects = 0;
+  uint64_t requests = 0;  // that the user daemon has not answered
+  uint64_t pins = 0;      // the channel and handles
+};
+
+struct EngineVolume {
+  std::string key = {};
+  uint64_t cookies = 0;
+  bool acquired = false;
+};
+
+struct EngineCookie {
+  std::string volume = {};
+  std::string key = {};    // as the name of its file
+  std::string state = {};  // one letter
+  uint64_t uses = 0;
+  uint64_t size = 0;
+  uint64_t present = 0;
+  uint64_t reads = 0;
+};
+
+struct EngineReply {
+  std::string trace = {};  // the points that are on
+  std::vector<EngineCache> caches = {};
+  std::vector<EngineVolume> volumes = {};
+  std::vector<EngineCookie> cookies = {};
+  std::map<std::string, uint64_t> counters = {};
 };
 
 struct EmptyReply {};

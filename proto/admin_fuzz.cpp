@@ -15,6 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       (void)decode_reply<StatMountReply>(*json);
       (void)decode_reply<PrepareReply>(*json);
       (void)decode_reply<StatusReply>(*json);
+      (void)decode_reply<EngineReply>(*json);
     }
   }
   (void)parse_image_facts(line);

@@ -123,6 +123,26 @@ TEST(Admin, AStatusCarriesTheKernelsFacts) {
   EXPECT_FALSE(got->erofs_file_backed);
 }
 
+TEST(Admin, TheEnginesListingComesBackWhole) {
+  EngineReply sent{.trace = "read",
+                   .caches = {{.tag = "t", .dir = "/d", .state = "A", .on_demand = true, .pins = 2}},
+                   .volumes = {{.key = "v", .cookies = 1, .acquired = true}},
+                   .cookies = {{.volume = "v", .key = "Dk", .state = "A", .uses = 1, .size = 5}},
+                   .counters = {{"culled", 3}}};
+  auto answer = decode_answer(encode_reply(sent));
+  ASSERT_TRUE(answer.has_value());
+  auto got = decode_reply<EngineReply>(std::get<Json>(*answer));
+  ASSERT_TRUE(got.has_value());
+  EXPECT_EQ(got->trace, "read");
+  EXPECT_EQ(got->caches.at(0).pins, 2u);
+  EXPECT_TRUE(got->volumes.at(0).acquired);
+  EXPECT_EQ(got->cookies.at(0).key, "Dk");
+  EXPECT_EQ(got->counters.at("culled"), 3u);
+  auto request = decode_hydrantd_request(encode(HydrantdRequest(EngineRequest{.trace = ""})));
+  ASSERT_TRUE(request.has_value());
+  EXPECT_EQ(std::get<EngineRequest>(*request).trace, "");  // given, and empty: everything off
+}
+
 TEST(Admin, TextThatIsNotUtf8DoesNotThrow) {
   EXPECT_NO_THROW(encode(HydrantdRequest(UmountRequest{.dir = "/\xff\xfe"})));
 }

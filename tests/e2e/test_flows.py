@@ -31,6 +31,12 @@ class Flows(Case):
         self.assertIn("fetched_bytes", stat["fetch"])
         self.hydrant.ok("stat", directory)
 
+        engine = self.hydrant.ok("engine", "--json", "--trace", "ondemand")
+        self.assertEqual([cache["state"] for cache in engine["caches"]], ["A"])
+        self.assertEqual(len(engine["cookies"]), 5)
+        self.assertIn("ondemand_read", engine["trace"])
+        self.assertIn("trace none", self.hydrant.ok("engine", "--trace", "none"))
+
         self.hydrant.ok("umount", directory)
         self.assertEqual(os.listdir(directory), [])
         self.assertEqual(self.hydrant.ok("ls", "--json")["mounts"], [])
