@@ -8,6 +8,18 @@
 
 namespace hydrant::cachefiles {
 
+namespace {
+
+// The kernel wakes nobody for a request that goes away (E12); whoever shows its mask elsewhere must hear of it.
+void withdraw(const RequestPtr& request) {
+  auto cache = request->object->cache().shared_from_this();
+  if (!cache->requests().remove(request)) return;
+  request->complete(-EINTR);
+  cache->wake();
+}
+
+}  // namespace
+
 EnsureOp::EnsureOp(std::shared_ptr<CookieCore> cookie, ByteRange range, UniqueFunction<void(int)> done)
     : cookie_(std::move(cookie)), rest_(range), done_(std::move(done)) {
   cookie_->access_began();
@@ -91,7 +103,7 @@ void EnsureOp::request(ByteRange hole) {
     std::lock_guard lock(mutex_);
     cancelled = cancelled_;
   }
-  if (cancelled && object->cache().requests().remove(request)) request->complete(-EINTR);
+  if (cancelled) withdraw(request);
 }
 
 void EnsureOp::cancel() {
@@ -104,7 +116,7 @@ void EnsureOp::cancel() {
     if (started_ && !request) return;  // the runner sees the mark when it has queued its request
   }
   if (!request) return finish(-EINTR);
-  if (request->object->cache().requests().remove(request)) request->complete(-EINTR);
+  withdraw(request);
 }
 
 bool EnsureOp::finished() const {

@@ -268,7 +268,12 @@ void Object::reopen() {
   if (cache_->send(request) != 0) cache_->requests().open_failed(*this);
 }
 
-void Object::drop() { fail_all(cache_->requests().drop(*this)); }
+void Object::drop() {
+  auto dropped = cache_->requests().drop(*this);
+  if (dropped.empty()) return;
+  fail_all(std::move(dropped));
+  cache_->wake();
+}
 
 void Object::save_map() {
   auto file = this->file();

@@ -1,10 +1,8 @@
 #include "daemon/channel_server.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <bit>
 #include <cerrno>
@@ -14,24 +12,13 @@
 
 namespace hydrant::daemon {
 namespace ch = proto::channel;
+namespace dev = proto::device;
 
 namespace {
 
 // Frames of one client in one turn of the loop.
 constexpr int kFramesPerTurn = 64;
 constexpr int kSendBuffer = 1 << 20;
-
-bool hung_up(int socket) {
-  pollfd one{socket, POLLRDHUP, 0};
-  return ::poll(&one, 1, 0) > 0 && (one.revents & (POLLHUP | POLLRDHUP | POLLERR));
-}
-
-// 0 or -errno. Does not ask a remote file system: that could wait.
-int check_directory(int fd) {
-  struct statx status {};
-  if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &status)) return -errno;
-  return S_ISDIR(status.stx_mode) ? 0 : -ENOTDIR;
-}
 
 }  // namespace
 
@@ -43,6 +30,7 @@ Result<std::unique_ptr<ChannelServer>> ChannelServer::start(cachefiles::Engine& 
   auto counters = std::make_shared<CloseCounters>();
   HYDRANT_TRY(auto loop, EventLoop::create());
   HYDRANT_TRY(auto handles, HandleServer::start(options.handle_threads, counters));
+  if (options.user_left) handles->on_drop(options.user_left);
   std::unique_ptr<ChannelServer> server(new ChannelServer(engine, std::move(standing), std::move(listener), options,
                                                           std::move(loop), std::move(handles), std::move(counters)));
   HYDRANT_TRY_VOID(
@@ -65,6 +53,8 @@ ChannelServer::ChannelServer(cachefiles::Engine& engine, std::shared_ptr<cachefi
       gate_(std::make_shared<Gate>()),
       loop_(std::move(loop)),
       handles_(std::move(handles)),
+      devices_(
+          std::make_unique<Devices>(Devices::Wiring{engine, *loop_, *handles_, gate_, counters_, options_.user_left})),
       buffer_(ch::kMaxFrame) {}
 
 ChannelServer::~ChannelServer() {
@@ -76,6 +66,7 @@ ChannelServer::~ChannelServer() {
   // Wake-ups that were on their way pump a session for a moment; nothing of that waits.
   HYDRANT_CHECK(gate_->close(Deadline::after(std::chrono::seconds(60))), "a call into the engine does not return");
   handles_.reset();
+  devices_.reset();
   attached_.reset();
   queued_.clear();
   sessions_.clear();
@@ -139,6 +130,7 @@ void ChannelServer::handle_frame(const SessionPtr& session, MutableBytes message
   bool wait = frame->header.flags & ch::kWait;
   if (packet.fd_count != (op == ch::Op::kCwd || op == ch::Op::kWindow ? 1u : 0u))
     return close(session, CloseReason::kDescriptors);
+  if (op == ch::Op::kDevice || op == ch::Op::kHold) return device(session, *frame);
   if (session->front.ready == (op == ch::Op::kHello) || session->front.queued)
     return close(session, CloseReason::kDisorder);
   switch (op) {
@@ -187,7 +179,7 @@ void ChannelServer::hello(const SessionPtr& session, const ch::Frame& frame) {
   // After a refusal the client may say HELLO again (a slot may be free later), until its time is up; a peer without
   // privilege may not.
   auto refuse = [&](int result) { session->answer(ch::encode_answer(ch::Op::kHello, tag, result)); };
-  if (session->peer.uid != 0 && session->peer.uid != options_.allowed_uid) {
+  if (!may_use(*session)) {
     refuse(-EPERM);
     return close(session, CloseReason::kDenied);
   }
@@ -197,6 +189,34 @@ void ChannelServer::hello(const SessionPtr& session, const ch::Frame& frame) {
   int result = engine_.open_channel(cachefiles::Caller{}, &channel);
   if (result) return refuse(result);
   welcome(session, tag, ch::Mode::kOpen, std::move(channel));
+}
+
+void ChannelServer::device(const SessionPtr& session, const ch::Frame& frame) {
+  if (session->front.ready || session->front.queued) return close(session, CloseReason::kDisorder);
+  ch::Header header = frame.header;
+  auto open = dev::decode_open(frame);
+  if (!open && !dev::decode_bare(frame)) return close(session, CloseReason::kMalformed);
+  session->front.queued = true;
+  auto done = [this, session, header](int result, Fd passed) {
+    if (session->front.closing) return;  // and `passed` with it: a program that died in its open
+    int raw = passed.get();
+    (void)send_packet(session->socket.get(), ch::encode_answer(header.op, header.tag, result).bytes(), {},
+                      std::span(&raw, passed ? 1 : 0));
+    close(session, CloseReason::kPeer);
+  };
+  if (!may_use(*session)) {
+    done(-EPERM, {});
+  } else if (open && open->version != ch::kVersion) {
+    done(-EPROTONOSUPPORT, {});
+  } else if (open) {
+    devices_->open(open->access, std::move(done));
+  } else {
+    devices_->hold(std::move(done));
+  }
+}
+
+bool ChannelServer::may_use(const ChannelSession& session) const {
+  return session.peer.uid == 0 || session.peer.uid == options_.allowed_uid;
 }
 
 void ChannelServer::attach(const SessionPtr& session, uint64_t tag) {
@@ -220,6 +240,7 @@ void ChannelServer::attach(const SessionPtr& session, uint64_t tag) {
 void ChannelServer::welcome(const SessionPtr& session, uint64_t tag, ch::Mode mode,
                             std::shared_ptr<cachefiles::Channel> channel) {
   loop_->cancel_timer(session->front.hello_timer);
+  channels_.fetch_add(1, std::memory_order_relaxed);
   session->begin(std::move(channel));
   session->answer(ch::encode_hello_answer(tag, ch::Hello{.mode = mode}));
 }
@@ -244,7 +265,7 @@ void ChannelServer::session_ended(SessionPtr session) {
     if (!session->front.attached) {
       // An open instance: our reference was the channel. Its handles live on and pin the cache, as the kernel's do.
       handles_->run([channel = session->release_channel()] {});
-      sessions_.erase(session.get());
+      left(*session);
       return;
     }
     // A dead user daemon's handles end before the next one is let in: it would be handed messages of objects whose
@@ -253,9 +274,15 @@ void ChannelServer::session_ended(SessionPtr session) {
   });
 }
 
+void ChannelServer::left(ChannelSession& session) {
+  if (session.front.ready) channels_.fetch_sub(1, std::memory_order_relaxed);
+  sessions_.erase(&session);
+  if (options_.user_left) options_.user_left();
+}
+
 void ChannelServer::retired(const SessionPtr& session) {
   log::info("channel.detached", {{"pid", session->peer.pid}});
-  sessions_.erase(session.get());
+  left(*session);
   attached_.reset();
   attached_flag_.store(false, std::memory_order_relaxed);
   for (auto queued = std::exchange(queued_, {}); const Hello& hello : queued) {

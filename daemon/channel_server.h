@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <unordered_map>
@@ -19,6 +20,7 @@
 #include "cachefiles/engine.h"
 #include "daemon/channel_session.h"
 #include "daemon/channel_types.h"
+#include "daemon/devices.h"
 #include "daemon/handle_server.h"
 
 namespace hydrant::daemon {
@@ -28,6 +30,7 @@ struct ChannelServerOptions {
   unsigned handle_threads = 4;  // 1..64; disk writes happen on these. A handle keeps to one of them, so its order holds
   unsigned max_connections = 64;                      // further ones are closed at once
   Duration hello_timeout = std::chrono::seconds(10);  // for a connection to say what it is
+  std::function<void()> user_left = {};               // users() may have become less. Any thread
 };
 
 // Owns a loop thread for control sockets and the threads that serve handles. The engine outlives it.
@@ -46,6 +49,8 @@ class ChannelServer final : private SessionOwner {
   // Connections ended, by reason, since start. Any thread.
   uint64_t closed(CloseReason reason) const { return counters_->get(reason); }
   uint64_t open_handles() const { return handles_->count(); }
+  // Whatever keeps the engine in use: channels, devices, handles, holds. Any thread.
+  uint64_t users() const { return channels_.load(std::memory_order_relaxed) + devices_->users() + open_handles(); }
 
  private:
   using SessionPtr = std::shared_ptr<ChannelSession>;
@@ -63,10 +68,15 @@ class ChannelServer final : private SessionOwner {
   void readable(const SessionPtr& session, EventLoop::Events events);
   void handle_frame(const SessionPtr& session, MutableBytes message, Packet& packet);
   void hello(const SessionPtr& session, const proto::channel::Frame& frame);
+  // A program written for the kernel asks for a descriptor; the connection is done with then.
+  void device(const SessionPtr& session, const proto::channel::Frame& frame);
   void attach(const SessionPtr& session, uint64_t tag);
   void welcome(const SessionPtr& session, uint64_t tag, proto::channel::Mode mode,
                std::shared_ptr<cachefiles::Channel> channel);
+  bool may_use(const ChannelSession& session) const;
   void close(const SessionPtr& session, CloseReason reason);
+  // The last of a session.
+  void left(ChannelSession& session);
   void retired(const SessionPtr& session);
 
   // SessionOwner, from any thread.
@@ -80,6 +90,8 @@ class ChannelServer final : private SessionOwner {
   const std::shared_ptr<Gate> gate_;               // shared with wake callbacks that the engine still holds
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<HandleServer> handles_;
+  std::unique_ptr<Devices> devices_;
+  std::atomic<uint64_t> channels_{0};  // connections whose HELLO was accepted
 
   // Loop thread only.
   Buffer buffer_;

@@ -1,6 +1,7 @@
 #include "daemon/channel_types.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -24,6 +25,17 @@ std::string_view to_string(CloseReason reason) {
     case CloseReason::kCount: break;
   }
   return "unknown";
+}
+
+bool hung_up(int socket) {
+  pollfd one{socket, POLLRDHUP, 0};
+  return ::poll(&one, 1, 0) > 0 && (one.revents & (POLLHUP | POLLRDHUP | POLLERR));
+}
+
+int check_directory(int fd) {
+  struct statx status {};
+  if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &status)) return -errno;
+  return S_ISDIR(status.stx_mode) ? 0 : -ENOTDIR;
 }
 
 WindowMapping::~WindowMapping() { ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size()); }

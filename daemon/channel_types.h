@@ -38,6 +38,11 @@ class CloseCounters {
   std::array<std::atomic<uint64_t>, size_t(CloseReason::kCount)> counts_{};
 };
 
+// The other end of a connection is closed.
+bool hung_up(int socket);
+// 0, -ENOTDIR or -errno. Does not ask a remote file system: that could wait.
+int check_directory(int fd);
+
 // A client's memory, mapped read-only. The server itself never loads from it: only system calls read it, which report
 // a page that cannot be had as EFAULT where a load would be a signal.
 class WindowMapping {

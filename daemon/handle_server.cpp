@@ -4,8 +4,8 @@
 
 #include <cerrno>
 
-#include "base/unix_socket.h"
 #include "proto/cachefiles_message.h"
+#include "proto/device.h"
 
 namespace hydrant::daemon {
 namespace ch = proto::channel;
@@ -22,6 +22,16 @@ int64_t pwrite_window(cachefiles::Handle& handle, const Windows& windows, const 
   int64_t written = handle.pwrite(window->bytes().subspan(pwrite.window_offset, pwrite.length), pwrite.offset);
   window->forget(pwrite.window_offset, pwrite.length);
   return written;
+}
+
+// The memory is mapped for the one call. As a window it must not be able to shrink.
+int64_t write_memory(cachefiles::Handle& handle, const proto::device::WriteMemory& write, Fd memory) {
+  Windows windows;
+  if (windows.add(0, std::move(memory))) return -EFAULT;
+  auto window = windows.get(0);
+  if (write.length > window->bytes().size()) return -EFAULT;
+  Bytes bytes = window->bytes().first(write.length);
+  return write.positional ? handle.pwrite(bytes, write.offset) : handle.write(bytes);
 }
 
 }  // namespace
@@ -45,7 +55,10 @@ Result<std::unique_ptr<HandleServer>> HandleServer::start(unsigned threads, std:
 HandleServer::~HandleServer() {
   for (auto& lane : lanes_) {
     if (!lane->thread.joinable()) continue;
-    lane->loop->post([lane = lane.get()] { lane->connections.clear(); });
+    lane->loop->post([lane = lane.get()] {
+      lane->connections.clear();
+      lane->closers.clear();
+    });
     lane->loop->stop();
     lane->thread.join();
   }
@@ -56,7 +69,7 @@ void HandleServer::add(Fd socket, std::shared_ptr<cachefiles::Handle> handle, st
   count_.fetch_add(1, std::memory_order_relaxed);
   Lane& lane = *lanes_[next_lane_.fetch_add(1, std::memory_order_relaxed) % lanes_.size()];
   auto connection = std::make_unique<Connection>();
-  *connection = {std::move(socket), std::move(handle), std::move(windows), owner, {}};
+  *connection = {std::move(socket), std::move(handle), std::move(windows), owner, ++serials_, {}};
   lane.loop->post([this, &lane, connection = std::move(connection)]() mutable {
     Connection& added = *connection;
     lane.connections[added.socket.get()] = std::move(connection);
@@ -67,20 +80,41 @@ void HandleServer::add(Fd socket, std::shared_ptr<cachefiles::Handle> handle, st
 }
 
 void HandleServer::close_all(uint64_t owner, UniqueFunction<void()> done) {
+  on_every_lane(
+      [this, owner](Lane& lane) {
+        std::vector<Connection*> ending;
+        for (auto& [fd, connection] : lane.connections)
+          if (connection->owner == owner) ending.push_back(connection.get());
+        for (Connection* connection : ending) close(lane, *connection, CloseReason::kPeer);
+      },
+      std::move(done));
+}
+
+void HandleServer::sweep(UniqueFunction<void()> done) {
+  on_every_lane(
+      [this](Lane& lane) {
+        std::vector<Connection*> left;
+        for (auto& [fd, connection] : lane.connections)
+          if (hung_up(fd)) left.push_back(connection.get());
+        for (Connection* connection : left) ready(lane, *connection, EPOLLIN | EPOLLHUP);
+      },
+      std::move(done));
+}
+
+void HandleServer::on_every_lane(std::function<void(Lane&)> work, UniqueFunction<void()> done) {
   struct Rest {
     std::atomic<size_t> lanes;
+    std::function<void(Lane&)> work;
     UniqueFunction<void()> done;
   };
   // Shared by the lanes; the last one to finish runs `done`.
   auto rest = std::make_shared<Rest>();
   rest->lanes = lanes_.size();
+  rest->work = std::move(work);
   rest->done = std::move(done);
   for (auto& each : lanes_) {
-    each->loop->post([this, lane = each.get(), owner, rest] {
-      std::vector<Connection*> ending;
-      for (auto& [fd, connection] : lane->connections)
-        if (connection->owner == owner) ending.push_back(connection.get());
-      for (Connection* connection : ending) close(*lane, *connection, CloseReason::kPeer);
+    each->loop->post([lane = each.get(), rest] {
+      rest->work(*lane);
       if (rest->lanes.fetch_sub(1, std::memory_order_acq_rel) == 1) rest->done();
     });
   }
@@ -100,8 +134,12 @@ void HandleServer::ready(Lane& lane, Connection& connection, EventLoop::Events e
     int64_t size = receive_packet(socket, lane.buffer, &packet);
     if (size == -EAGAIN) return;
     if (size <= 0) return close(lane, connection, CloseReason::kPeer);
-    if (packet.fd_count != 0) return close(lane, connection, CloseReason::kDescriptors);
     if (packet.truncated) return close(lane, connection, CloseReason::kMalformed);
+    if (packet.fd_count != 0) {
+      auto refused = serve_device(lane, connection, Bytes(lane.buffer).first(packet.size), packet);
+      if (refused) return close(lane, connection, *refused);
+      continue;
+    }
     auto answer = perform(connection, Bytes(lane.buffer).first(packet.size));
     if (!answer) return close(lane, connection, answer.error());
     if (!*answer) continue;
@@ -153,6 +191,45 @@ tl::expected<std::optional<ch::Head>, CloseReason> HandleServer::perform(Connect
   return tl::unexpected(CloseReason::kMalformed);
 }
 
+std::optional<CloseReason> HandleServer::serve_device(Lane& lane, Connection& connection, Bytes message,
+                                                      Packet& packet) {
+  auto frame = ch::decode_frame(message);
+  if (!frame) return CloseReason::kMalformed;
+  bool memory = frame->header.op == ch::Op::kWriteMemory;
+  if (packet.fd_count != (memory ? 2u : 1u)) return CloseReason::kDescriptors;
+  std::optional<ch::Head> answer;
+  if (memory) {
+    auto write = proto::device::decode_write_memory(*frame);
+    if (!write) return CloseReason::kMalformed;
+    answer = ch::encode_answer(frame->header.op, frame->header.tag,
+                               write_memory(*connection.handle, *write, std::move(packet.fds[1])));
+  } else if (frame->header.op == ch::Op::kClosing) {
+    if (!proto::device::decode_bare(*frame)) return CloseReason::kMalformed;
+    closing(lane, connection, std::move(packet.fds[0]));
+    return std::nullopt;
+  } else {
+    auto performed = perform(connection, message);
+    if (!performed) return performed.error();
+    answer = *performed;
+  }
+  // Whoever asked may be gone, or never was a socket: that is his business.
+  if (answer) (void)send_packet(packet.fds[0].get(), answer->bytes());
+  return std::nullopt;
+}
+
+void HandleServer::closing(Lane& lane, Connection& connection, Fd reply) {
+  int raw = reply.get();
+  auto watched = lane.loop->add(raw, EPOLLIN, [this, &lane, raw](EventLoop::Events) {
+    lane.loop->remove(raw);
+    auto closer = lane.closers.extract(raw);
+    auto at = lane.connections.find(closer.mapped().socket);
+    if (at != lane.connections.end() && at->second->serial == closer.mapped().serial &&
+        hung_up(at->second->socket.get()))
+      ready(lane, *at->second, EPOLLIN | EPOLLHUP);
+  });
+  if (watched) lane.closers.emplace(raw, Closer{std::move(reply), connection.socket.get(), connection.serial});
+}
+
 void HandleServer::close(Lane& lane, Connection& connection, CloseReason reason) {
   if (reason != CloseReason::kPeer) counters_->add(reason);
   count_.fetch_sub(1, std::memory_order_relaxed);
@@ -160,6 +237,7 @@ void HandleServer::close(Lane& lane, Connection& connection, CloseReason reason)
   lane.loop->remove(socket);
   // Ends the Connection, closes the socket, drops the Handle: the last close of the kernel's anonymous file.
   lane.connections.erase(socket);
+  if (dropped_) dropped_();
 }
 
 }  // namespace hydrant::daemon

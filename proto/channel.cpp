@@ -16,10 +16,16 @@ bool known(Op op) {
     case Op::kCwd:
     case Op::kWindow:
     case Op::kCancel:
+    case Op::kDevice:
+    case Op::kHold:
+    case Op::kDeviceRead:
+    case Op::kReadiness:
+    case Op::kClosing:
     case Op::kPwrite:
     case Op::kAppend:
     case Op::kLseek:
-    case Op::kIoctl: return true;
+    case Op::kIoctl:
+    case Op::kWriteMemory: return true;
   }
   return false;
 }

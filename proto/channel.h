@@ -30,11 +30,18 @@ enum class Op : uint16_t {
   kCwd = 5,
   kWindow = 6,
   kCancel = 7,
+  // For programs written for the kernel: proto/device.h has their payloads.
+  kDevice = 8,       // on a connection: open("/dev/cachefiles")
+  kHold = 9,         // on a connection: count me as a user of the engine
+  kDeviceRead = 12,  // on a device socket
+  kReadiness = 13,   // on a device socket
+  kClosing = 14,     // on a device or handle socket
   // On a handle socket.
   kPwrite = 16,
   kAppend = 17,  // write(2): at the handle's own position
   kLseek = 18,
   kIoctl = 19,
+  kWriteMemory = 20,  // proto/device.h
 };
 
 // Flags of a frame. A flag that an op does not know makes the frame malformed.

@@ -14,6 +14,7 @@ MAY_INCLUDE = {
     "fetch": {"base", "proto", "image", "source"},
     "daemon": {"base", "proto", "cachefiles", "front"},
     "cli": {"base", "proto"},
+    "shim": {"base", "proto"},
     "snapshotter": {"base", "proto"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([a-z_]+)/')
