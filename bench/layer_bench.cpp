@@ -53,12 +53,11 @@ double resume_all(const LayerIndex& index, Bytes stored, SpanDecoder::Engine eng
   for (size_t i = 0; i < index.span_count(); ++i) {
     const Span span = index.span(i);
     const Buffer window = *index.window(i);
-    SpanDecoder decoder(span, stored.subspan(span.stored().begin, span.stored().size()), window, engine);
-    while (true) {
-      auto piece = decoder.next();
-      if (!piece) die(piece.error());
-      if (piece->empty()) break;
-    }
+    SpanDecoder decoder(span, window, engine);
+    auto fed =
+        decoder.feed(stored.subspan(span.stored().begin, span.stored().size()), [](Bytes) { return Result<>(); });
+    if (!fed) die(fed.error());
+    if (auto done = decoder.finish(); !done) die(done.error());
   }
   return double(index.ident().tar_size) / (seconds() - start) / 1e6;
 }

@@ -40,13 +40,6 @@ int check_directory(int fd) {
 
 WindowMapping::~WindowMapping() { ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size()); }
 
-void WindowMapping::forget(uint64_t offset, uint64_t size) const {
-  // Pages that straddle the ends may be in use by a neighbour; they only fault once more.
-  uint64_t begin = round_down(offset, 4096);
-  uint64_t end = std::min<uint64_t>(round_up(offset + size, 4096), bytes_.size());
-  ::madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);
-}
-
 int Windows::add(uint32_t id, Fd memory) {
   // Only memfds have seals: this also keeps out files whose pages come from a disk or from another process.
   int seals = ::fcntl(memory.get(), F_GET_SEALS);

@@ -44,15 +44,14 @@ bool hung_up(int socket);
 int check_directory(int fd);
 
 // A client's memory, mapped read-only. The server itself never loads from it: only system calls read it, which report
-// a page that cannot be had as EFAULT where a load would be a signal.
+// a page that cannot be had as EFAULT where a load would be a signal. Pages that were used stay mapped until the client
+// gives them back, as it does when idle: unmapping them after each write cost as much as the write.
 class WindowMapping {
  public:
   WindowMapping(const std::byte* at, size_t size) : bytes_(at, size) {}
   WindowMapping(const WindowMapping&) = delete;
   ~WindowMapping();
   Bytes bytes() const { return bytes_; }
-  // Drops our page-table entries of a range that was used, so that the client's memory is not counted as ours.
-  void forget(uint64_t offset, uint64_t size) const;
 
  private:
   Bytes bytes_;

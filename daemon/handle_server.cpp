@@ -19,9 +19,7 @@ int64_t pwrite_window(cachefiles::Handle& handle, const Windows& windows, const 
   auto window = windows.get(pwrite.window);
   // What a bad pointer would be to the kernel's pwrite. The decoder has checked the sum.
   if (!window || pwrite.window_offset + pwrite.length > window->bytes().size()) return -EFAULT;
-  int64_t written = handle.pwrite(window->bytes().subspan(pwrite.window_offset, pwrite.length), pwrite.offset);
-  window->forget(pwrite.window_offset, pwrite.length);
-  return written;
+  return handle.pwrite(window->bytes().subspan(pwrite.window_offset, pwrite.length), pwrite.offset);
 }
 
 // The memory is mapped for the one call. As a window it must not be able to shrink.

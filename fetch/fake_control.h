@@ -138,8 +138,6 @@ class FakeControl final : public Control {
     stopped_ = true;
     changed_.notify_all();
   }
-  Result<Staging> stage(size_t, Deadline) override { return fail(Code::kUnsupported, "no staging"); }
-  size_t max_staging() const override { return 0; }
 
  private:
   mutable std::mutex mutex_;

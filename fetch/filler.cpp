@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "fetch/fill_stream.h"
+#include "fetch/granule_batch.h"
 #include "fetch/write_all.h"
 
 namespace hydrant::fetch {
@@ -34,6 +35,8 @@ namespace {
 
 // Device bytes of one write to the cache.
 constexpr uint64_t kBatch = 1 << 20;
+// The most that a decoder and a connection hold of one fill, beside a granule in the making.
+constexpr uint64_t kDecoding = 1 << 20;
 
 // Uniform in [0.75, 1.25] of `duration`: a broken origin is not asked again by everybody at once.
 Duration jittered(Duration duration) {
@@ -318,31 +321,30 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   if (deadline.passed()) return fail({.code = Code::kTooSlow, .what = "the reader's deadline passed", .retry = true});
   std::stop_token stop = stop_.get_token();
   HYDRANT_TRY(auto blob, origin_->blob(deadline));
-  const FillStream stream(layout, fill, std::max(layout.granule(), shop_.options.fill_unit));
-  HYDRANT_TRY(auto share, shop_.memory.take(stream.memory() + std::min(kBatch, fill.device.size()), flight->priority,
-                                            deadline, stop));
+  const uint64_t batch_bytes = std::max(std::min(kBatch, fill.device.size()), layout.granule());
+  const uint64_t decoding = std::min(kDecoding, 2 * fill.device.size());
+  HYDRANT_TRY(auto share,
+              shop_.memory.take(batch_bytes + layout.granule() + decoding, flight->priority, deadline, stop));
   const Instant began = Clock::system().now();
 
-  // Granules are written in batches: each write is a turn to the cache and back.
-  Buffer batch;
-  batch.reserve(std::min(kBatch + layout.granule(), fill.device.size()));
-  uint64_t batch_begin = fill.device.begin;
+  GranuleBatch batch(batch_bytes);
   auto flush = [&]() -> Result<> {
-    HYDRANT_TRY_VOID(deliver(flight, batch, batch_begin));
-    batch_begin += batch.size();
+    HYDRANT_TRY_VOID(deliver(flight, batch.bytes(), batch.offset()));
     batch.clear();
     return {};
   };
-  auto ran = stream.run(
-      *blob, deadline, stop, [&](uint64_t bytes) { counters_->fetched_bytes += bytes; },
+  auto ran = stream_fill(
+      layout, fill, *blob, deadline, stop, [&](uint64_t bytes) { counters_->fetched_bytes += bytes; },
       [&](uint64_t offset, Bytes bytes) -> Result<> {
-        if (hold(flight, bytes, offset)) {
-          HYDRANT_TRY_VOID(flush());
-          batch_begin = offset + bytes.size();
-          return {};
+        if (hold(flight, bytes, offset)) return flush();
+        if (!batch.empty() && !batch.fits(bytes.size())) HYDRANT_TRY_VOID(flush());
+        if (batch.empty()) {
+          HYDRANT_TRY(auto handle, open_handle());
+          batch.begin(*handle, offset, bytes);
+        } else {
+          batch.add(bytes);
         }
-        append(batch, bytes);
-        return batch.size() >= kBatch || awaited(offset) ? flush() : Result<>{};
+        return awaited(offset) ? flush() : Result<>{};
       });
   // What was proven before an error is as good as ever.
   if (auto flushed = flush(); ran && !flushed) ran = flushed;
@@ -352,7 +354,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
     if (error.code == Code::kCorrupt && !error.retry) {
       ++flight->corrupt;
       error.retry = flight->corrupt == 1;
-      log::warn("fill.corrupt", {{"object", name_}, {"origin", blob->describe()}, {"offset", batch_begin}});
+      log::warn("fill.corrupt", {{"object", name_}, {"origin", blob->describe()}, {"offset", fill.device.begin}});
     }
     return fail(std::move(error).in(blob->describe()));
   }
@@ -395,13 +397,14 @@ Result<> Filler::deliver(const FlightPtr& flight, Bytes bytes, uint64_t offset) 
   return {};
 }
 
+Result<std::shared_ptr<ObjectHandle>> Filler::open_handle() {
+  Lock lock(mutex_);
+  if (!handle_) return fail(Code::kCancelled, name_ + ": the object was closed");
+  return handle_;
+}
+
 Result<> Filler::write(Bytes bytes, uint64_t offset) {
-  std::shared_ptr<ObjectHandle> handle;
-  {
-    Lock lock(mutex_);
-    handle = handle_;
-  }
-  if (!handle) return fail(Code::kCancelled, name_ + ": the object was closed");
+  HYDRANT_TRY(auto handle, open_handle());
   auto written = write_all(*handle, bytes, offset, stop_.get_token(), shop_.options.attach_deadline);
   if (!written) return fail(std::move(written).error().in(name_));
   return {};

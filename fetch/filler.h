@@ -22,8 +22,8 @@ struct FillOptions {
   Duration attach_deadline = std::chrono::seconds(2);  // writes refused with ENOBUFS are repeated so long
   Duration fresh = std::chrono::seconds(1);            // see Filler::filled_at_
   unsigned attempts = 40;                              // of one fill, within the deadline
-  uint64_t fill_unit = 2 << 20;       // device bytes of one demand fill, and of one decoding step; a power of two
-  uint64_t shortest_run = 512 << 10;  // a reader that has read so much in order is a stream
+  uint64_t fill_unit = 2 << 20;                        // device bytes of one demand fill; a power of two
+  uint64_t shortest_run = 512 << 10;                   // a reader that has read so much in order is a stream
   uint64_t longest_ahead = 16 << 20;  // device bytes of one run-ahead, which is one request to the origin
   Duration ahead_time = std::chrono::milliseconds(250);  // what a run-ahead may take at the speed seen so far
   Duration held_time = std::chrono::seconds(1);          // see Filler::held_
@@ -88,6 +88,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   Result<> deliver(const FlightPtr& flight, Bytes bytes, uint64_t offset);
   bool awaited(uint64_t offset);
   bool hold(const FlightPtr& flight, Bytes bytes, uint64_t offset);
+  Result<std::shared_ptr<ObjectHandle>> open_handle();
   Result<> write(Bytes bytes, uint64_t offset);
   void wrote(const FlightPtr& flight, ByteRange written);
   bool again(Lock& lock, const FlightPtr& flight, const Error& error, std::vector<WaiterPtr>& failed);

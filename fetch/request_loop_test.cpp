@@ -71,8 +71,6 @@ class RequestLoopTest : public testing::Test {
       Result<Request> next(Deadline deadline) override { return fake_->next(deadline); }
       int64_t write(std::string_view command) override { return fake_->write(command); }
       void stop() override { fake_->stop(); }
-      Result<Staging> stage(size_t size, Deadline deadline) override { return fake_->stage(size, deadline); }
-      size_t max_staging() const override { return 0; }
 
      private:
       std::shared_ptr<FakeControl> fake_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
@@ -28,9 +29,26 @@ class Layout {
   // The fill that makes `wanted` (non-empty, inside the device) available: whole granules, and of those that the
   // fetched bytes complete anyway, the neighbours too.
   virtual Fill plan(ByteRange wanted) const = 0;
-  // Decodes `stored` (exactly fill.stored) and hands out every granule of fill.device. A granule that does not match
-  // its digest ends the call with kCorrupt before any byte of it is handed out.
-  virtual Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const = 0;
+
+  // One fill being decoded while it arrives. Not thread-safe; outlives neither its layout nor its sink.
+  class Decoder {
+   public:
+    virtual ~Decoder() = default;
+    // The next bytes of fill.stored, cut anywhere. Hands out granules as they are complete. A granule that does not
+    // match its digest ends the call with kCorrupt before any byte of it is handed out. Not to be fed after an error.
+    virtual Result<> feed(Bytes stored) = 0;
+    // Every byte of fill.stored was fed: hands out what is left of fill.device, or kCorrupt.
+    virtual Result<> finish() = 0;
+  };
+  // `fill` is what plan() made.
+  virtual std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const = 0;
+
+  // `stored`, exactly fill.stored, at once.
+  Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const {
+    auto all = decoder(fill, sink);
+    HYDRANT_TRY_VOID(all->feed(stored));
+    return all->finish();
+  }
 };
 
 }  // namespace hydrant::image

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,7 +23,7 @@
 namespace hydrant::fetch {
 
 // Memory to prepare data in, where the transport can take it from without a further copy. Move-only; destroying it
-// gives it back. Must not outlive its Control.
+// gives it back.
 class Staging {
  public:
   class Owner {
@@ -54,12 +55,16 @@ class ObjectHandle {
  public:
   virtual ~ObjectHandle() = default;
   // Bytes written (short only when the disk made it so) or -errno. `offset` must be a multiple of 4096, else -ENOBUFS.
-  // Any size. -ENOBUFS for a moment after copen, until the cache has attached the backing file.
+  // Any size. -ENOBUFS for a moment after copen, until the cache has attached the backing file. Bytes that stand in
+  // memory of stage() are not copied on their way.
   virtual int64_t pwrite(Bytes bytes, uint64_t offset) = 0;
   // Answers a READ: 0 or -errno.
   virtual int64_t complete(uint32_t msg_id) = 0;
   // pwrite, then complete if everything was written, in one turn. The count written, or the first -errno of the two.
   virtual int64_t fill_and_complete(Bytes bytes, uint64_t offset, uint32_t msg_id) = 0;
+  // At least `size` bytes to prepare a write in, or nothing where the carrier has no such memory or none is free: any
+  // memory will do then.
+  virtual std::optional<Staging> stage(size_t size) { return (void)size, std::nullopt; }
 };
 
 // An object is wanted: answer with `copen <msg_id>,<size>` (or a negative errno), keep the handle.
@@ -99,11 +104,6 @@ class Control {
   virtual int64_t write(std::string_view command) = 0;
   // Makes every present and future `next` return kCancelled. From any thread.
   virtual void stop() = 0;
-
-  // `size` bytes to decode into; handing them (or a part) to pwrite costs no copy. kTooSlow when no memory came free.
-  // At most max_staging() bytes.
-  virtual Result<Staging> stage(size_t size, Deadline deadline) = 0;
-  virtual size_t max_staging() const = 0;
 };
 
 }  // namespace hydrant::fetch

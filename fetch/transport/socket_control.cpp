@@ -37,6 +37,12 @@ class SocketHandle final : public ObjectHandle {
     return write(bytes, offset, msg_id);
   }
 
+  std::optional<Staging> stage(size_t size) override {
+    if (size > slots_->slot_bytes()) return std::nullopt;
+    auto staging = slots_->acquire(Deadline(Instant::min()));
+    return staging ? std::optional(*std::move(staging)) : std::nullopt;
+  }
+
  private:
   int64_t write(Bytes bytes, uint64_t offset, std::optional<uint32_t> msg_id) {
     if (auto at = slots_->offset_of(bytes)) return write_window(*at, bytes.size(), offset, msg_id);
@@ -139,12 +145,6 @@ class Connection final : public Control {
     }
     frames_.interrupt();
   }
-
-  Result<Staging> stage(size_t size, Deadline deadline) override {
-    if (size > max_staging()) return fail(Code::kInvalid, "staging area of " + std::to_string(size) + " bytes");
-    return slots_->acquire(deadline);
-  }
-  size_t max_staging() const override { return slots_->slot_bytes(); }
 
  private:
   bool give_credits(unsigned count) {

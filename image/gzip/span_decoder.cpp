@@ -13,8 +13,8 @@
 namespace hydrant::image {
 namespace {
 
-constexpr size_t kPieceSize = 256 << 10;
-constexpr size_t kMaxStep = 1 << 30;  // both libraries count in 32 bits
+constexpr size_t kPieceSize = 512 << 10;  // in the second-level cache when it is hashed
+constexpr size_t kMaxStep = 1 << 30;      // both libraries count in 32 bits
 constexpr size_t kTrailerSize = 8;
 
 tl::unexpected<Error> corrupt(std::string what) { return fail(Code::kCorrupt, "gzip span: " + std::move(what)); }
@@ -26,7 +26,8 @@ class SpanDecoder::Deflate {
  public:
   struct Step {
     size_t made = 0;
-    bool end = false;  // the deflate stream is complete; `in` starts behind it
+    bool end = false;      // the deflate stream is complete; `in` starts behind it
+    size_t swallowed = 0;  // bytes behind the end that were taken in before it was seen: 0..8
   };
   virtual ~Deflate() = default;
   virtual Result<> start(uint8_t bits, std::byte before, Bytes window) = 0;
@@ -57,7 +58,7 @@ class SpanDecoder::ZlibDeflate final : public Deflate {
     if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
       return corrupt(zlib_.msg ? zlib_.msg : "bad deflate data");
     in = in.subspan(size_t(reinterpret_cast<const std::byte*>(zlib_.next_in) - in.data()));
-    return Step{out.size() - zlib_.avail_out, status == Z_STREAM_END};
+    return Step{out.size() - zlib_.avail_out, status == Z_STREAM_END, 0};
   }
 
  private:
@@ -88,67 +89,97 @@ class SpanDecoder::IsalDeflate final : public Deflate {
     const int status = isal_inflate(&state_);
     if (status < 0) return corrupt("bad deflate data (" + std::to_string(status) + ")");
     const bool end = state_.block_state == ISAL_BLOCK_FINISH;
+    in = in.subspan(std::min(in.size(), kMaxStep) - state_.avail_in);
     // At the end whole bytes may still stand in the bit buffer: they belong to the trailer.
-    auto left = size_t(state_.avail_in) + (in.size() - std::min(in.size(), kMaxStep));
-    if (end) left += size_t(state_.read_in_length) / 8;
-    in = in.last(std::min(left, in.size()));
-    return Step{out.size() - state_.avail_out, end};
+    return Step{out.size() - state_.avail_out, end, end ? size_t(state_.read_in_length) / 8 : 0};
   }
 
  private:
   inflate_state state_;
 };
 
-SpanDecoder::SpanDecoder(const Span& span, Bytes stored, Bytes window, Engine engine)
+SpanDecoder::SpanDecoder(const Span& span, Bytes window, Engine engine)
     : left_(span.plain_end > span.start.plain_offset ? span.plain_end - span.start.plain_offset : 0),
-      rest_(stored),
-      in_header_(span.start.member_start),
+      state_(span.start.member_start ? State::kHeader : State::kStart),
+      bits_(span.start.bits),
       piece_(std::min<uint64_t>(left_, kPieceSize)) {
+  if (state_ == State::kStart) window_ = to_buffer(window);
   if (engine == Engine::kAuto) engine = isal_works() ? Engine::kIsal : Engine::kZlib;
   if (engine == Engine::kIsal) {
     deflate_ = std::make_unique<IsalDeflate>();
   } else {
     deflate_ = std::make_unique<ZlibDeflate>();
   }
-  if (in_header_) return;
-  const uint8_t bits = span.start.bits;
-  std::byte before{};
-  bool fits = bits < 8 && window.size() <= kWindowSize && (bits == 0 || !rest_.empty());
-  if (fits && bits) {
-    before = rest_[0];
-    rest_ = rest_.subspan(1);
-  }
-  if (!fits || !deflate_->start(bits, before, window)) rest_ = {};  // next() then finds the span ending early
 }
 
 SpanDecoder::~SpanDecoder() = default;
 
-Result<> SpanDecoder::enter_member() {
-  MemberHeader header;
-  HYDRANT_TRY(bool complete, header.feed(rest_));
-  if (!complete) return corrupt("stored bytes end in a member's header");
-  in_header_ = false;
+// In the middle of a member: the top bits of the first byte belong to the first block.
+Result<> SpanDecoder::start(Bytes& stored) {
+  if (bits_ > 7 || window_.size() > kWindowSize) return corrupt("a checkpoint that cannot be");
+  std::byte before{};
+  if (bits_ > 0) {
+    before = stored[0];
+    stored = stored.subspan(1);
+  }
+  HYDRANT_TRY_VOID(deflate_->start(bits_, before, window_));
+  window_ = {};
+  state_ = State::kBlocks;
   return {};
 }
 
-Result<Bytes> SpanDecoder::next() {
-  while (left_ > 0) {
-    if (in_header_) HYDRANT_TRY_VOID(enter_member());
-    HYDRANT_TRY(auto step, deflate_->step(rest_, MutableBytes(piece_).first(std::min<uint64_t>(left_, piece_.size()))));
-    left_ -= step.made;
-    if (step.end && left_ > 0) {
-      if (rest_.size() < kTrailerSize) {
-        rest_ = {};
-      } else {
-        rest_ = rest_.subspan(kTrailerSize);
-      }
-      deflate_->restart();
-      in_header_ = true;
-    }
-    if (step.made > 0) return Bytes(piece_).first(step.made);
-    if (!step.end) return corrupt("stored bytes end " + std::to_string(left_) + " bytes early");
+Result<> SpanDecoder::inflate(Bytes& stored, const Sink& sink) {
+  const size_t before = stored.size();
+  HYDRANT_TRY(auto step, deflate_->step(stored, MutableBytes(piece_).first(std::min<uint64_t>(left_, piece_.size()))));
+  left_ -= step.made;
+  if (step.end) {
+    deflate_->restart();
+    trailer_left_ = kTrailerSize - std::min(step.swallowed, kTrailerSize);
+    state_ = State::kTrailer;
+  } else if (step.made == 0 && stored.size() == before && !stored.empty()) {
+    return corrupt("the decoder does not move");
   }
-  return Bytes{};
+  return step.made > 0 ? sink(Bytes(piece_).first(step.made)) : Result<>();
+}
+
+Result<> SpanDecoder::feed(Bytes stored, const Sink& sink) {
+  while (left_ > 0) {
+    switch (state_) {
+      case State::kStart:
+        if (stored.empty()) return {};
+        HYDRANT_TRY_VOID(start(stored));
+        break;
+      case State::kHeader: {
+        HYDRANT_TRY(bool complete, header_.feed(stored));
+        if (!complete) return {};
+        header_.reset();
+        state_ = State::kBlocks;
+        break;
+      }
+      case State::kBlocks: {
+        const uint64_t before = left_;
+        const bool more = !stored.empty();
+        HYDRANT_TRY_VOID(inflate(stored, sink));
+        // Without input there may still be output that the engine had no room for.
+        if (!more && left_ == before && state_ == State::kBlocks) return {};
+        break;
+      }
+      case State::kTrailer: {
+        const size_t step = std::min(trailer_left_, stored.size());
+        stored = stored.subspan(step);
+        trailer_left_ -= step;
+        if (trailer_left_ > 0) return {};
+        state_ = State::kHeader;
+        break;
+      }
+    }
+  }
+  return {};
+}
+
+Result<> SpanDecoder::finish() const {
+  if (left_ > 0) return corrupt("stored bytes end " + std::to_string(left_) + " bytes early");
+  return {};
 }
 
 namespace {
@@ -186,14 +217,14 @@ bool resume_everywhere() {
   for (const auto& checkpoint : checkpoints) {
     seen |= 1u << checkpoint.at.bits;
     Span span{checkpoint.at, stored.size(), std::min(plain.size(), checkpoint.at.plain_offset + 2 * kWindowSize)};
-    SpanDecoder decoder(span, Bytes(stored).subspan(span.stored().begin), checkpoint.window,
-                        SpanDecoder::Engine::kIsal);
-    for (uint64_t at = checkpoint.at.plain_offset; at < span.plain_end;) {
-      auto piece = decoder.next();
-      if (!piece || piece->empty() || !std::equal(piece->begin(), piece->end(), plain.begin() + ptrdiff_t(at)))
-        return false;
-      at += piece->size();
-    }
+    SpanDecoder decoder(span, checkpoint.window, SpanDecoder::Engine::kIsal);
+    auto at = plain.begin() + ptrdiff_t(checkpoint.at.plain_offset);
+    auto same = [&](Bytes piece) -> Result<> {
+      if (!std::equal(piece.begin(), piece.end(), at)) return corrupt("wrong bytes");
+      at += ptrdiff_t(piece.size());
+      return {};
+    };
+    if (!decoder.feed(Bytes(stored).subspan(span.stored().begin), same) || !decoder.finish()) return false;
   }
   return seen == 0xff;
 }

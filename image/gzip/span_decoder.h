@@ -1,16 +1,19 @@
-// Decodes one span of a gzip stream from its checkpoint.
+// Decodes a stretch of a gzip stream from a checkpoint on, as its stored bytes arrive.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "image/gzip/checkpoint.h"
+#include "image/gzip/member_header.h"
 
 namespace hydrant::image {
 
-// Reads the given bytes and no others, yields the span's plain length and never more. What it yields is as good as the
-// stored bytes: callers check their own digests. Not thread-safe; several decoders are independent.
+// Yields the span's plain length and never more. What it yields is as good as the stored bytes: callers check their own
+// digests. A span may be several neighbouring ones made one: only its start needs a checkpoint. Not thread-safe;
+// several decoders are independent.
 class SpanDecoder {
  public:
   enum class Engine {
@@ -18,15 +21,18 @@ class SpanDecoder {
     kIsal,
     kZlib,
   };
+  // Takes plain bytes in order, at most 512 KiB, valid during the call. Its error ends the feed.
+  using Sink = std::function<Result<>(Bytes)>;
 
-  // `stored` is span.stored() of the blob and must outlive the decoder; `window` is copied. Offsets need not be
-  // trusted: what does not fit ends in kCorrupt.
-  SpanDecoder(const Span& span, Bytes stored, Bytes window, Engine engine = Engine::kAuto);
+  // `window` is copied. Offsets need not be trusted: what does not fit ends in kCorrupt.
+  SpanDecoder(const Span& span, Bytes window, Engine engine = Engine::kAuto);
   ~SpanDecoder();
 
-  // The next plain bytes, at most 256 KiB, valid until the next call; empty once span.plain() was yielded. kCorrupt
-  // when the stored bytes end or fail before that.
-  Result<Bytes> next();
+  // The next bytes of span.stored(), cut anywhere. What stands behind the span's plain end is not looked at. kCorrupt
+  // when the bytes are no gzip; not to be fed after an error.
+  Result<> feed(Bytes stored, const Sink& sink);
+  // kCorrupt when the stored bytes have ended before the span did.
+  Result<> finish() const;
 
   // Whether kAuto means ISA-L here: decided once a process, by resuming a known stream at every bit position.
   static bool isal_works();
@@ -35,11 +41,17 @@ class SpanDecoder {
   class Deflate;
   class IsalDeflate;
   class ZlibDeflate;
-  Result<> enter_member();
+  enum class State { kStart, kHeader, kBlocks, kTrailer };
+
+  Result<> start(Bytes& stored);
+  Result<> inflate(Bytes& stored, const Sink& sink);
 
   uint64_t left_;  // plain bytes still to yield
-  Bytes rest_;     // stored bytes not yet given to the engine
-  bool in_header_;
+  State state_;
+  const uint8_t bits_;  // of the byte before the first block, kStart only
+  Buffer window_;       // kStart only
+  MemberHeader header_;
+  size_t trailer_left_ = 0;
   std::unique_ptr<Deflate> deflate_;
   Buffer piece_;
 };

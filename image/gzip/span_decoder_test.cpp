@@ -36,15 +36,17 @@ class GuardedBytes {
   Bytes bytes_;
 };
 
-Result<Buffer> decode(const Span& span, Bytes stored, Bytes window, Engine engine) {
-  GuardedBytes guarded(stored);
-  SpanDecoder decoder(span, guarded.get(), window, engine);
+// Fed in pieces of `step` bytes, each of which ends at a guard page.
+Result<Buffer> decode(const Span& span, Bytes stored, Bytes window, Engine engine, size_t step = SIZE_MAX) {
+  SpanDecoder decoder(span, window, engine);
   Buffer out;
-  while (true) {
-    HYDRANT_TRY(Bytes piece, decoder.next());
-    if (piece.empty()) return out;
-    append(out, piece);
+  while (!stored.empty()) {
+    GuardedBytes guarded(stored.first(std::min(stored.size(), step)));
+    HYDRANT_TRY_VOID(decoder.feed(guarded.get(), [&](Bytes piece) { return append(out, piece), Result<>(); }));
+    stored = stored.subspan(guarded.get().size());
   }
+  HYDRANT_TRY_VOID(decoder.finish());
+  return out;
 }
 
 void expect_every_span_resumes(const Buffer& stored, const Buffer& plain, uint64_t span_size) {
@@ -103,6 +105,29 @@ TEST(SpanDecoder, CrossesMembersInsideASpan) {
 TEST(SpanDecoder, DecodesHugeRunsOfZeros) {
   const Buffer plain(20 << 20);
   expect_every_span_resumes(gzip(plain, 9), plain, 1 << 20);
+}
+
+TEST(SpanDecoder, ItDoesNotMatterHowTheStoredBytesAreCut) {
+  const Buffer plain = text(60'000);
+  std::vector<Buffer> members;
+  for (size_t at = 0; at < plain.size(); at += 20'000)
+    members.push_back(gzip(Bytes(plain).subspan(at, 20'000), 6, 3'000));
+  const Buffer stored = joined(members);
+  auto whole = inflate(stored, 8 << 10);
+  ASSERT_TRUE(whole);
+  for (size_t i = 0; i < whole->checkpoints.size(); i += 3) {
+    Span span = whole->span(i);  // and all behind it: neighbours made one need no further checkpoint
+    span.stored_end = stored.size();
+    span.plain_end = plain.size();
+    for (Engine engine : {Engine::kIsal, Engine::kZlib}) {
+      for (size_t step : {1, 2, 7, 8, 9, 1000}) {
+        auto got = decode(span, Bytes(stored).subspan(span.stored().begin), whole->checkpoints[i].window, engine, step);
+        ASSERT_TRUE(got) << got.error().what;
+        EXPECT_TRUE(std::equal(got->begin(), got->end(), plain.begin() + ptrdiff_t(span.plain().begin), plain.end()))
+            << "span " << i << " in steps of " << step;
+      }
+    }
+  }
 }
 
 TEST(SpanDecoder, CutStoredBytesAreCorrupt) {

@@ -11,14 +11,10 @@ namespace {
 Buffer decode_probe(const CheckpointData& checkpoint, Bytes window) {
   Span span{checkpoint.at, checkpoint.at.stored_offset + checkpoint.probe_stored.size(),
             checkpoint.at.plain_offset + checkpoint.probe_plain.size()};
-  SpanDecoder decoder(span, checkpoint.probe_stored, window);
+  SpanDecoder decoder(span, window);
   Buffer out;
-  while (true) {
-    auto piece = decoder.next();
-    if (!piece) return {};
-    if (piece->empty()) return out;
-    append(out, *piece);
-  }
+  auto keep = [&](Bytes piece) { return append(out, piece), Result<>(); };
+  return decoder.feed(checkpoint.probe_stored, keep) && decoder.finish() ? out : Buffer();
 }
 
 }  // namespace

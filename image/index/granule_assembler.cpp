@@ -26,6 +26,13 @@ Result<> GranuleAssembler::finish(uint64_t end) {
 // Zeros where `from` is null.
 Result<> GranuleAssembler::fill(uint64_t size, const std::byte* from) {
   while (size > 0) {
+    if (from && stretch_.empty() && size >= unit_) {  // whole where it stands: no copy
+      HYDRANT_TRY_VOID(emit_(at_, Bytes(from, unit_)));
+      at_ += unit_;
+      from += unit_;
+      size -= unit_;
+      continue;
+    }
     const uint64_t step = std::min<uint64_t>(size, unit_ - stretch_.size());
     if (from) {
       stretch_.insert(stretch_.end(), from, from + step);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "image/index/granule_assembler.h"
 #include "image/index/merkle.h"
 
 namespace hydrant::image {
@@ -23,25 +24,48 @@ Fill IdentityLayout::plan(ByteRange wanted) const {
   return fill;
 }
 
-Result<> IdentityLayout::decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const {
-  if (stored.size() != fill.stored.size())
-    return fail(Code::kCorrupt, "object bytes " + std::to_string(fill.stored.begin) + ": got " +
-                                    std::to_string(stored.size()) + " bytes instead of " +
-                                    std::to_string(fill.stored.size()));
-  Buffer padded;
-  for (uint64_t at = fill.device.begin; at < fill.device.end; at += granule_) {
-    const ByteRange granule{at, std::min(at + granule_, fill.device.end)};
-    Bytes bytes = stored.subspan(at - fill.device.begin, intersect(granule, fill.stored).size());
-    if (bytes.size() < granule.size()) {
-      padded = to_buffer(bytes);
-      padded.resize(granule.size());
-      bytes = padded;
-    }
-    if (leaves_ && leaf_digest(bytes) != (*leaves_)[at / granule_])
-      return fail(Code::kCorrupt, "object bytes " + std::to_string(at) + " do not match their digest");
-    HYDRANT_TRY_VOID(sink(at, bytes));
+class IdentityLayout::Decoding final : public Layout::Decoder {
+ public:
+  Decoding(const IdentityLayout& layout, const Fill& fill, DeviceSink sink)
+      : layout_(layout),
+        fill_(fill),
+        sink_(std::move(sink)),
+        granules_(fill.device.begin, layout.granule_,
+                  [this](uint64_t offset, Bytes bytes) { return prove(offset, bytes); }) {}
+
+  Result<> feed(Bytes stored) override {
+    if (stored.size() > fill_.stored.size() - fed_)
+      return fail(Code::kCorrupt, where() + ": more bytes than asked for");
+    const uint64_t at = fill_.stored.begin + fed_;
+    fed_ += stored.size();
+    return stored.empty() ? Result<>() : granules_.put(at, stored);
   }
-  return {};
+
+  Result<> finish() override {
+    if (fed_ != fill_.stored.size())
+      return fail(Code::kCorrupt, where() + ": got " + std::to_string(fed_) + " bytes instead of " +
+                                      std::to_string(fill_.stored.size()));
+    return granules_.finish(fill_.device.end);
+  }
+
+ private:
+  std::string where() const { return "object bytes " + std::to_string(fill_.stored.begin); }
+
+  Result<> prove(uint64_t offset, Bytes bytes) {
+    if (layout_.leaves_ && leaf_digest(bytes) != (*layout_.leaves_)[offset / layout_.granule_])
+      return fail(Code::kCorrupt, "object bytes " + std::to_string(offset) + " do not match their digest");
+    return sink_(offset, bytes);
+  }
+
+  const IdentityLayout& layout_;
+  const Fill fill_;
+  const DeviceSink sink_;
+  GranuleAssembler granules_;
+  uint64_t fed_ = 0;
+};
+
+std::unique_ptr<Layout::Decoder> IdentityLayout::decoder(const Fill& fill, DeviceSink sink) const {
+  return std::make_unique<Decoding>(*this, fill, std::move(sink));
 }
 
 }  // namespace hydrant::image

@@ -18,9 +18,10 @@ class IdentityLayout final : public Layout {
   uint64_t device_size() const override;
   uint64_t granule() const override { return granule_; }
   Fill plan(ByteRange wanted) const override;
-  Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const override;
+  std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const override;
 
  private:
+  class Decoding;
   uint64_t object_size_;
   uint64_t granule_;
   std::optional<std::vector<Digest>> leaves_;

@@ -1,6 +1,7 @@
 #include "image/index/layer_layout.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/check.h"
 #include "image/gzip/span_decoder.h"
@@ -94,44 +95,84 @@ Fill LayerLayout::plan(ByteRange wanted) const {
   return fill;
 }
 
-Result<> LayerLayout::decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const {
-  const auto& ident = index_->ident();
-  auto where = [&] { return "layer " + ident.digest.text() + " device bytes " + std::to_string(fill.device.begin); };
+// Inflates from the first span's checkpoint straight through the others: only the start of a fill needs a window.
+class LayerLayout::Decoding final : public Layout::Decoder {
+ public:
+  Decoding(const LayerLayout& layout, const Fill& fill, DeviceSink sink)
+      : index_(*layout.index_),
+        fill_(fill),
+        tar_(layout.tar_range(fill.device)),
+        sink_(std::move(sink)),
+        granules_(fill.device.begin, layout.granule(),
+                  [this](uint64_t offset, Bytes bytes) { return prove(offset, bytes); }),
+        rows_(index_.rows(), fill.device, granules_),
+        at_(plain() ? fill.stored.begin : index_.span(index_.span_at(tar_.begin)).plain().begin) {}
+
+  Result<> feed(Bytes stored) override {
+    if (stored.size() > fill_.stored.size() - fed_)
+      return fail(Code::kCorrupt, where() + ": more stored bytes than asked for");
+    fed_ += stored.size();
+    if (plain()) return take(stored);
+    if (!span_) HYDRANT_TRY_VOID(enter());
+    auto fed = span_->feed(stored, [this](Bytes piece) { return take(piece); });
+    if (!fed && fed.error().code == Code::kCorrupt) return fail(std::move(fed).error().in(where()));
+    return fed;
+  }
+
+  Result<> finish() override {
+    if (fed_ != fill_.stored.size())
+      return fail(Code::kCorrupt, where() + ": got " + std::to_string(fed_) + " stored bytes instead of " +
+                                      std::to_string(fill_.stored.size()));
+    if (span_)
+      if (auto whole = span_->finish(); !whole) return fail(std::move(whole).error().in(where()));
+    return granules_.finish(fill_.device.end);
+  }
+
+ private:
+  bool plain() const { return index_.ident().compression == Compression::kNone; }
+  std::string where() const {
+    return "layer " + index_.ident().digest.text() + " device bytes " + std::to_string(fill_.device.begin);
+  }
+
+  Result<> enter() {
+    const size_t first = index_.span_at(tar_.begin);
+    const Span from = index_.span(first), to = index_.span(index_.span_at(tar_.end - 1));
+    HYDRANT_CHECK(from.stored().begin == fill_.stored.begin && to.stored().end == fill_.stored.end,
+                  "decoder() of a fill that plan() did not make");
+    HYDRANT_TRY(auto window, index_.window(first));
+    span_.emplace(Span{from.start, to.stored_end, tar_.end}, window);
+    return {};
+  }
+
+  Result<> take(Bytes tar) {
+    HYDRANT_TRY_VOID(rows_.take(at_, tar));
+    at_ += tar.size();
+    return {};
+  }
+
+  Result<> prove(uint64_t offset, Bytes bytes) {
+    if (leaf_digest(bytes) != index_.leaves()[offset / index_.ident().granule])
+      return fail(Code::kCorrupt, "layer " + index_.ident().digest.text() + ": device bytes " + std::to_string(offset) +
+                                      "-" + std::to_string(offset + bytes.size()) + " do not match their digest");
+    return sink_(offset, bytes);
+  }
+
+  const LayerIndex& index_;  // the layout's
+  const Fill fill_;
+  const ByteRange tar_;  // what the device range needs
+  const DeviceSink sink_;
+  GranuleAssembler granules_;
+  RowWalk rows_;
+  uint64_t at_;  // tar offset of the next plain byte
+  uint64_t fed_ = 0;
+  std::optional<SpanDecoder> span_;  // of a compressed layer, from its first byte on
+};
+
+std::unique_ptr<Layout::Decoder> LayerLayout::decoder(const Fill& fill, DeviceSink sink) const {
   HYDRANT_CHECK(fill.device.begin % granule() == 0 && !fill.device.empty() && fill.device.end <= device_size() &&
                     (fill.device.end % granule() == 0 || fill.device.end == device_size()),
-                "decode() of a fill that plan() did not make");
-  if (stored.size() != fill.stored.size())
-    return fail(Code::kCorrupt, where() + ": got " + std::to_string(stored.size()) + " stored bytes instead of " +
-                                    std::to_string(fill.stored.size()));
-
-  GranuleAssembler granules(fill.device.begin, granule(), [&](uint64_t offset, Bytes bytes) -> Result<> {
-    if (leaf_digest(bytes) != index_->leaves()[offset / granule()])
-      return fail(Code::kCorrupt, "layer " + ident.digest.text() + ": device bytes " + std::to_string(offset) + "-" +
-                                      std::to_string(offset + bytes.size()) + " do not match their digest");
-    return sink(offset, bytes);
-  });
-  RowWalk rows(index_->rows(), fill.device, granules);
-  const ByteRange tar = tar_range(fill.device);
-
-  if (ident.compression == Compression::kNone) {
-    HYDRANT_CHECK(fill.stored.contains(tar), "decode() of a fill that plan() did not make");
-    HYDRANT_TRY_VOID(rows.take(fill.stored.begin, stored));
-    return granules.finish(fill.device.end);
-  }
-  uint64_t at = tar.begin;
-  for (size_t i = index_->span_at(tar.begin); at < tar.end; ++i) {
-    const Span span = index_->span(i);
-    HYDRANT_CHECK(fill.stored.contains(span.stored()), "decode() of a fill that plan() did not make");
-    HYDRANT_TRY(auto window, index_->window(i));
-    SpanDecoder decoder(span, stored.subspan(span.stored().begin - fill.stored.begin, span.stored().size()), window);
-    for (at = span.plain().begin; at < std::min(tar.end, span.plain().end);) {
-      auto piece = decoder.next();
-      if (!piece) return fail(std::move(piece).error().in(where()));
-      HYDRANT_TRY_VOID(rows.take(at, *piece));
-      at += piece->size();
-    }
-  }
-  return granules.finish(fill.device.end);
+                "decoder() of a fill that plan() did not make");
+  return std::make_unique<Decoding>(*this, fill, std::move(sink));
 }
 
 }  // namespace hydrant::image

@@ -16,9 +16,10 @@ class LayerLayout final : public Layout {
   uint64_t device_size() const override { return index_->ident().device_size; }
   uint64_t granule() const override { return index_->ident().granule; }
   Fill plan(ByteRange wanted) const override;
-  Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const override;
+  std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const override;
 
  private:
+  class Decoding;
   ByteRange tar_range(ByteRange device) const;
   ByteRange completed_by(ByteRange tar) const;
 
