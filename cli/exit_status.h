@@ -23,6 +23,7 @@ enum class ExitStatus {
   kExists = 13,        // exists already
   kNotRoot = 14,       // needs root
   kNoDaemon = 15,      // no daemon runs, and none could be started
+  kNotServable = 16,   // cachefiles-exec: a program that no library reaches
   kInterrupted = 130,  // Ctrl-C
 };
 

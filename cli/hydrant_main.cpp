@@ -38,6 +38,7 @@ struct CommandLine {
   UmountOptions umount;
   EngineOptions engine;
   StopOptions stop;
+  ExecOptions exec;
   std::string stat_dir;
   std::function<Outcome()> verb;
 
@@ -50,6 +51,7 @@ struct CommandLine {
     add_mount();
     add_index();
     add_state_verbs();
+    add_exec();
   }
 
   CLI::App* add_verb(const char* name, const char* help, std::function<Outcome()> action) {
@@ -92,6 +94,14 @@ struct CommandLine {
     sub->add_option("SOURCE", index.source, "As for mount")->required();
     add_image_options(sub, index);
     add_json(sub);
+  }
+
+  void add_exec() {
+    CLI::App* sub = app.add_subcommand("cachefiles-exec", "Run PROGRAM with /dev/cachefiles redirected to an engine");
+    sub->add_option("--socket", exec.socket,
+                    "Channel socket of the engine to share; started there if nobody serves it");
+    sub->add_option("PROGRAM", exec.program, "-- PROGRAM [ARGUMENT]...")->required()->type_size(1)->expected(1, 4096);
+    sub->callback([this] { verb = [this] { return run_cachefiles_exec(exec); }; });
   }
 
   void add_state_verbs() {

@@ -56,6 +56,11 @@ struct StopOptions {
   double timeout_s = 20;
 };
 
+struct ExecOptions {
+  std::string socket = {};  // of the engine; empty: one of its own
+  std::vector<std::string> program = {};
+};
+
 Outcome run_mount(const CommonOptions& common, const MountOptions& options);
 Outcome run_index(const CommonOptions& common, const IndexOptions& options);
 Outcome run_umount(const CommonOptions& common, const UmountOptions& options);
@@ -64,5 +69,7 @@ Outcome run_stat(const CommonOptions& common, const std::string& dir);
 Outcome run_stop(const CommonOptions& common, const StopOptions& options);
 Outcome run_engine(const CommonOptions& common, const EngineOptions& options);
 Outcome run_version(const CommonOptions& common);
+// Becomes the program; returns only when it could not.
+Outcome run_cachefiles_exec(const ExecOptions& options);
 
 }  // namespace hydrant::cli

@@ -49,6 +49,24 @@ void keep_memory_lean() {
   ::mallopt(M_TRIM_THRESHOLD, 1 << 20);
 }
 
+// Users are whoever holds a channel, a handle or a place; and mounts, whose end shows in the table of mounts.
+void serve_until_unused(daemon::Service& service, const pollfd& signal, const pollfd& stop) {
+  constexpr int kFirstUserMs = 10'000;
+  Fd mounts(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC));
+  for (int patience = kFirstUserMs;;) {
+    pollfd ends[] = {signal, stop, {service.user_left(), POLLIN, 0}, {mounts.get(), POLLPRI, 0}};
+    int ready = ::poll(ends, 4, patience);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ends[0].revents || ends[1].revents) return;
+    uint64_t count = 0;
+    (void)!::read(service.user_left(), &count, sizeof count);
+    if (service.in_use())
+      patience = -1;
+    else if (ready == 0 || ends[2].revents || patience < 0)
+      return;
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -61,6 +79,9 @@ int main(int argc, char** argv) {
   CLI::App app("The privileged half of Hydrant: serves cached blobs to the kernel and mounts images over them.");
   app.set_version_flag("--version", options.version);
   app.add_option("--root", options.root, "directory of the cache and of all state")->capture_default_str();
+  app.add_option("--engine", options.engine_socket,
+                 "serve nothing but an unbound engine on this channel socket, until its last user has gone")
+      ->excludes("--root");
   app.add_option("--log-level", level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.add_option("--fuse-threads", options.fuse_threads, "threads that answer the kernel")
@@ -108,7 +129,10 @@ int main(int argc, char** argv) {
   ::malloc_trim(0);
 
   pollfd ends[] = {{signal_fd.get(), POLLIN, 0}, {(*service)->stop_requested(), POLLIN, 0}};
-  while (::poll(ends, 2, -1) < 0 && errno == EINTR) continue;
+  if (options.engine_socket.empty())
+    while (::poll(ends, 2, -1) < 0 && errno == EINTR) continue;
+  else
+    serve_until_unused(**service, ends[0], ends[1]);
   log::info("stopping");
   service->reset();
   return 0;

@@ -57,6 +57,10 @@ Result<Root> Root::open(const std::string& path) {
   if (path.empty() || path[0] != '/') return fail(Code::kInvalid, "--root must be an absolute path: \"" + path + "\"");
   HYDRANT_TRY_VOID(make_directories(path));
   HYDRANT_TRY_VOID(check_file_system(path));
+  return open_state(path);
+}
+
+Result<Root> Root::open_state(const std::string& path) {
   HYDRANT_TRY_VOID(make_directories(path + "/run"));
   HYDRANT_TRY(Fd lock, open_file(path + "/run/hydrantd.lock", O_RDWR | O_CREAT));
   if (::flock(lock.get(), LOCK_EX | LOCK_NB)) {

@@ -15,6 +15,9 @@ class Root {
   // for a relative path.
   static Result<Root> open(const std::string& path);
 
+  // The same for an engine whose cache its user daemon will choose: any file system will do.
+  static Result<Root> open_state(const std::string& path);
+
   const std::string& path() const { return path_; }
   std::string operator/(const std::string& name) const { return path_ + "/" + name; }
 

@@ -23,7 +23,9 @@ uint64_t resident_bytes() {
 }  // namespace
 
 Result<std::unique_ptr<Service>> Service::start(ServiceOptions options) {
-  HYDRANT_TRY(Root root, Root::open(options.root));
+  bool bare = !options.engine_socket.empty();
+  if (bare) options.root = options.engine_socket + ".d";
+  HYDRANT_TRY(Root root, bare ? Root::open_state(options.root) : Root::open(options.root));
   std::unique_ptr<Service> service(new Service(std::move(options), std::move(root)));
   HYDRANT_TRY_VOID(service->bind());
   HYDRANT_TRY_VOID(service->serve());
@@ -32,6 +34,7 @@ Result<std::unique_ptr<Service>> Service::start(ServiceOptions options) {
 
 Result<> Service::bind() {
   engine_ = cachefiles::Engine::create({});
+  if (!options_.engine_socket.empty()) return {};
   if (int err = engine_->open_channel({}, &channel_)) return fail_sys(-err, "open the control channel");
   for (const std::string& command : {"dir " + root_.path(), std::string("tag hydrant"), std::string("bind ondemand")}) {
     int64_t n = channel_->write(as_bytes(command), {});
@@ -42,7 +45,8 @@ Result<> Service::bind() {
 
 Result<> Service::serve() {
   stop_event_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!stop_event_) return fail_sys(errno, "eventfd");
+  user_left_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!stop_event_ || !user_left_) return fail_sys(errno, "eventfd");
 
   auto probed = probe_erofs(root_.path());
   erofs_file_backed_ = probed.has_value();
@@ -55,11 +59,14 @@ Result<> Service::serve() {
   MountsOptions mounts{.records = root_ / "mounts", .open_limit = options_.open_limit};
   HYDRANT_TRY(mounts_, Mounts::create(std::move(mounts), *objects_, *blobs_));
 
-  HYDRANT_TRY(Fd channel, listen_unix(root_ / "run/channel.sock", SocketType::kSeqPacket));
-  HYDRANT_TRY(channel_server_, ChannelServer::start(*engine_, channel_, std::move(channel), {}));
-  HYDRANT_TRY(Fd admin, listen_unix(root_ / "run/hydrantd.sock", SocketType::kStream));
+  HYDRANT_TRY(Fd channel, listen_unix(channel_socket(), SocketType::kSeqPacket));
+  ChannelServerOptions serving;
+  serving.user_left = [this] { ::eventfd_write(user_left_.get(), 1); };
+  HYDRANT_TRY(channel_server_, ChannelServer::start(*engine_, channel_, std::move(channel), std::move(serving)));
+  HYDRANT_TRY(Fd admin, listen_unix(admin_socket(), SocketType::kStream));
   // The admin socket of the engine at S is S.admin (docs/decisions/005).
-  if (::symlink("hydrantd.sock", (root_ / "run/channel.sock.admin").c_str()) && errno != EEXIST)
+  if (options_.engine_socket.empty() && ::symlink("hydrantd.sock", (root_ / "run/channel.sock.admin").c_str()) &&
+      errno != EEXIST)
     return fail_sys(errno, "link channel.sock.admin");
   scope_.emplace(AdminScope{.engine = *engine_,
                             .objects = *objects_,
@@ -75,6 +82,14 @@ Result<> Service::serve() {
   HYDRANT_TRY(admin_, LineServer::start(std::move(admin), std::move(denied),
                                         [this] { return std::make_unique<AdminSession>(*scope_); }));
   return {};
+}
+
+std::string Service::channel_socket() const {
+  return options_.engine_socket.empty() ? root_ / "run/channel.sock" : options_.engine_socket;
+}
+
+std::string Service::admin_socket() const {
+  return options_.engine_socket.empty() ? root_ / "run/hydrantd.sock" : options_.engine_socket + ".admin";
 }
 
 proto::StatusReply Service::status() const {
@@ -102,7 +117,15 @@ Service::~Service() {
   objects_.reset();
   channel_server_.reset();
   channel_.reset();
-  for (const char* name : {"run/hydrantd.sock", "run/channel.sock"}) ::unlink((root_ / name).c_str());
+  ::unlink(admin_socket().c_str());
+  ::unlink(channel_socket().c_str());
+  // Nothing of an engine stays; what is not empty is not ours. The lock last: a successor waits for it.
+  if (!options_.engine_socket.empty()) {
+    for (const char* name : {"blobs", "mounts"}) ::rmdir((root_ / name).c_str());
+    for (const char* name : {"hydrantd.log", "run/hydrantd.lock"}) ::unlink((root_ / name).c_str());
+    ::rmdir((root_ / "run").c_str());
+    ::rmdir(root_.path().c_str());
+  }
 }
 
 }  // namespace hydrant::daemon

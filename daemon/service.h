@@ -23,6 +23,10 @@ struct ServiceOptions {
   Duration read_limit = std::chrono::seconds(60);  // of a reader that waits for a fill, restart
   Duration open_limit = std::chrono::seconds(30);  // for the user daemon's answer to an OPEN, restart
   std::string version = "unknown";
+  // Not empty: only an engine, unbound as a freshly loaded kernel module is, whose channel socket this is
+  // (docs/decisions/005). It is for programs written for the kernel, which choose directory, tag and mode; `root` is
+  // then our own, beside the socket, and goes with us.
+  std::string engine_socket = {};
 };
 
 class Service {
@@ -34,11 +38,17 @@ class Service {
 
   // Readable once a client asked for the end.
   int stop_requested() const { return stop_event_.get(); }
+  // Readable when users may have gone since it was read last.
+  int user_left() const { return user_left_.get(); }
+  // Channels, handles, holds or mounts are there.
+  bool in_use() { return channel_server_->users() > 0 || !mounts_->list().mounts.empty(); }
 
  private:
   explicit Service(ServiceOptions options, Root root) : options_(std::move(options)), root_(std::move(root)) {}
   Result<> bind();
   Result<> serve();
+  std::string channel_socket() const;
+  std::string admin_socket() const;
   proto::StatusReply status() const;
   Result<> put_away();
 
@@ -46,6 +56,7 @@ class Service {
   // Each stands on those above it and goes before them.
   Root root_;
   Fd stop_event_;
+  Fd user_left_;
   bool erofs_file_backed_ = false;
   std::unique_ptr<cachefiles::Engine> engine_;
   std::shared_ptr<cachefiles::Channel> channel_;  // shared with the channel server

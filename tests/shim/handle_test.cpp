@@ -217,7 +217,7 @@ TEST_F(Shim, ADaemonOfTheKernelServesAFile) {
   std::string content;
   for (int i = 0; i < 3'000'000; ++i) content += char('a' + i % 23);
   std::ofstream(scratch_.path() + "/file") << content;
-  Process daemon({SHIM_DAEMON, root_, scratch_.path() + "/file"}, environment());
+  Process daemon({SHIM_DAEMON, root_, scratch_.path() + "/file", "1"}, environment());
   ASSERT_EQ(daemon.receive(), "ready");
   Object object = use("a file");
   ASSERT_EQ(object.active->wait(), 0);

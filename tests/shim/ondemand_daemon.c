@@ -1,6 +1,6 @@
 /* An on-demand user daemon as it was written for the kernel: one thread, poll, and the structures of the kernel's
- * documentation. It serves one file, whatever the object is called, and ends when its consumers have closed.
- * Arguments: the cache's directory, the file. */
+ * documentation. It serves one file, whatever the object is called, and ends when that many objects were closed.
+ * Arguments: the cache's directory, the file, the number of objects. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -30,7 +30,7 @@ static struct {
   uint32_t id;
   int fd;
 } objects[64];
-static int open_objects, ever_opened;
+static int closed;
 
 static void die(const char* what) {
   fprintf(stderr, "ondemand_daemon: %s: %s\n", what, strerror(errno));
@@ -73,7 +73,6 @@ static void serve(int device, int file, const struct message* message) {
     int free_slot = object(0);
     objects[free_slot].id = message->object_id;
     objects[free_slot].fd = (int)request->fd;
-    ++open_objects, ++ever_opened;
     fstat(file, &status);
     snprintf(text, sizeof text, "copen %u,%lld", message->msg_id, (long long)status.st_size);
     command(device, text);
@@ -86,12 +85,12 @@ static void serve(int device, int file, const struct message* message) {
     int at = object(message->object_id);
     close(objects[at].fd);
     objects[at].id = 0;
-    --open_objects;
+    ++closed;
   }
 }
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  if (argc != 4) return 2;
   int file = open(argv[2], O_RDONLY);
   if (file < 0) die(argv[2]);
   int device = open("/dev/cachefiles", O_RDWR);
@@ -103,7 +102,7 @@ int main(int argc, char** argv) {
   command(device, "bind ondemand");
   puts("ready");
   fflush(stdout);
-  while (!ever_opened || open_objects) {
+  while (closed < atoi(argv[3])) {
     struct pollfd ready = {device, POLLIN, 0};
     if (poll(&ready, 1, -1) < 0) die("poll");
     if (ready.revents & ~POLLIN) die("revents");
