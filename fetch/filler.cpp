@@ -210,7 +210,8 @@ bool Filler::extend_queued(Lock&, ByteRange piece) {
     if (found == claims_.end()) return false;
     FlightPtr flight = found->second.flight;
     ByteRange joined = {std::min(flight->wanted.begin, piece.begin), std::max(flight->wanted.end, piece.end)};
-    if (flight->running || flight->priority != Priority::kDemand || flight->attempts > 0 ||
+    // What is ready is written where the flight begins, and fetches nothing.
+    if (flight->running || !flight->ready.empty() || flight->priority != Priority::kDemand || flight->attempts > 0 ||
         joined.size() != flight->wanted.size() + piece.size() || joined.size() > shop_.options.fill_unit)
       return false;
     flight->wanted = joined;

@@ -197,6 +197,25 @@ TEST_F(FillerTest, TheFirstGranuleOfARunAheadIsKeptUntilItIsAskedForAndThenMoves
   EXPECT_EQ(blob().reads()[3], (ByteRange{13 * kGranule, 16 * kGranule}));
 }
 
+TEST_F(FillerTest, BytesThatWereKeptAreWrittenWhereTheyBelongWhateverIsReadBesideThem) {
+  auto options = quick();
+  options.fill_unit = 2 * kGranule;
+  options.fresh = 0ms;  // granule 10 will be missed again, as after a failed fill or an eviction
+  start(1, options);
+  read(9);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  read(10);
+  ASSERT_TRUE(handle_->wait_for_content(12 * kGranule, Deadline::after(20s))) << "11 is kept, 12 in the cache";
+  blob().hold();
+  read(25);
+  ASSERT_TRUE(wait_for_reads(4)) << "the worker is busy";
+  read(11);
+  read(10);
+  blob().release();
+  EXPECT_EQ(outcomes_.wait(5), all(5, Code::kOk));
+  expect_right({10 * kGranule, 12 * kGranule});
+}
+
 TEST_F(FillerTest, AGranuleThatNobodyAsksForIsNotKeptForEver) {
   auto options = quick();
   options.held_time = 0ms;
