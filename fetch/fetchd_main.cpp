@@ -39,7 +39,7 @@ int exit_status(Code code) {
 
 struct Options {
   std::string root = "/var/lib/hydrant";
-  unsigned workers = 16;
+  unsigned workers = 32;
   unsigned memory_mb = 64;
   unsigned streams = 3;
   unsigned read_limit_s = 50;

@@ -10,10 +10,11 @@ class FillQueue::Entry {
  public:
   Priority priority;
   Instant not_before;
+  std::string origin;
   UniqueFunction<void(std::stop_token)> work;
 };
 
-FillQueue::FillQueue(unsigned workers) : ahead_limit_(std::max(1U, workers / 2)) {
+FillQueue::FillQueue(unsigned workers) : workers_(workers), ahead_limit_(std::max(1U, workers / 4)) {
   threads_.reserve(workers);
   for (unsigned i = 0; i < workers; ++i)
     threads_.emplace_back([this] {
@@ -24,10 +25,12 @@ FillQueue::FillQueue(unsigned workers) : ahead_limit_(std::max(1U, workers / 2))
 
 FillQueue::~FillQueue() { stop(); }
 
-FillQueue::Ticket FillQueue::submit(Priority priority, UniqueFunction<void(std::stop_token)> work, Instant not_before) {
+FillQueue::Ticket FillQueue::submit(Priority priority, UniqueFunction<void(std::stop_token)> work, Instant not_before,
+                                    std::string origin) {
   auto ticket = std::make_shared<Entry>();
   ticket->priority = priority;
   ticket->not_before = not_before;
+  ticket->origin = std::move(origin);
   ticket->work = std::move(work);
   {
     std::lock_guard lock(mutex_);
@@ -71,6 +74,12 @@ size_t FillQueue::queued() const {
   return demand_.size() + ahead_.size();
 }
 
+bool FillQueue::in_share(std::unique_lock<std::mutex>&, const Entry& entry) const {
+  if (entry.origin.empty()) return true;
+  auto running = origin_running_.find(entry.origin);
+  return running == origin_running_.end() || running->second < workers_ - running_;
+}
+
 // Waits for an entry that may run now; null when stopped.
 FillQueue::Ticket FillQueue::take(std::unique_lock<std::mutex>& lock) {
   for (;;) {
@@ -80,6 +89,7 @@ FillQueue::Ticket FillQueue::take(std::unique_lock<std::mutex>& lock) {
     auto first_ready = [&](std::deque<Ticket>& queue) -> Ticket {
       for (auto at = queue.begin(); at != queue.end(); ++at) {
         if ((*at)->not_before <= now) {
+          if (!in_share(lock, **at)) continue;
           Ticket ticket = std::move(*at);
           queue.erase(at);
           return ticket;
@@ -105,17 +115,22 @@ void FillQueue::run() {
   std::unique_lock lock(mutex_);
   while (Ticket ticket = take(lock)) {
     // `priority` is final now: promote() finds queued entries only.
-    bool ahead = ticket->priority == Priority::kAhead;
+    const bool ahead = ticket->priority == Priority::kAhead;
+    const std::string origin = std::move(ticket->origin);
     auto work = std::move(ticket->work);
+    ++running_;
+    if (!origin.empty()) ++origin_running_[origin];
     ticket.reset();
     lock.unlock();
     work(stop_.get_token());
     work = {};
     lock.lock();
-    if (ahead) {
-      --ahead_running_;
-      wake_.notify_one();
-    }
+    --running_;
+    ahead_running_ -= ahead;
+    if (auto share = origin_running_.find(origin); share != origin_running_.end() && --share->second == 0)
+      origin_running_.erase(share);
+    // This thread takes one entry; its leaving may have made room for another.
+    wake_.notify_one();
   }
 }
 

@@ -1,4 +1,5 @@
-// Who works next: a fixed number of threads over a queue with two priorities, demand strictly before read-ahead.
+// Who works next: a fixed number of threads over a queue with two priorities, demand strictly before read-ahead, and a
+// share of the threads for each origin, so that one that is dead holds nobody else's.
 #pragma once
 
 #include <condition_variable>
@@ -6,7 +7,9 @@
 #include <memory>
 #include <mutex>
 #include <stop_token>
+#include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
@@ -21,7 +24,7 @@ enum class Priority { kDemand, kAhead };
 // stream.
 class FillQueue {
  public:
-  // `workers`: 1..256. Read-ahead gets at most half of them (one at least), so demand never waits for a stream.
+  // `workers`: 1..256. Read-ahead gets at most a quarter of them (one at least), so demand never waits for a stream.
   explicit FillQueue(unsigned workers);
   ~FillQueue();
 
@@ -29,7 +32,10 @@ class FillQueue {
   using Ticket = std::shared_ptr<Entry>;
 
   // Runs `work` once, not before `not_before`. The work gets a token that stops when the queue does; null when it has.
-  Ticket submit(Priority priority, UniqueFunction<void(std::stop_token)> work, Instant not_before = Instant::min());
+  // `origin` names who may keep the work waiting: it takes a worker only while more are idle than it has already, so
+  // the first gets half of them, and one is left for the next whatever the others do. Empty: nobody.
+  Ticket submit(Priority priority, UniqueFunction<void(std::stop_token)> work, Instant not_before = Instant::min(),
+                std::string origin = {});
   // A queued read-ahead becomes demand; of no effect on what runs already.
   void promote(const Ticket& ticket);
   // Drops what is queued, asks what runs to end and waits for it. Idempotent; for the queue's owner alone.
@@ -40,12 +46,14 @@ class FillQueue {
  private:
   void run();
   Ticket take(std::unique_lock<std::mutex>& lock);
+  bool in_share(std::unique_lock<std::mutex>& lock, const Entry& entry) const;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Ticket> demand_, ahead_;
-  unsigned ahead_running_ = 0;
-  const unsigned ahead_limit_;
+  unsigned running_ = 0, ahead_running_ = 0;
+  std::unordered_map<std::string, unsigned> origin_running_;
+  const unsigned workers_, ahead_limit_;
   std::stop_source stop_;
   std::vector<std::jthread> threads_;
 };

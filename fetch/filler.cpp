@@ -57,6 +57,7 @@ Filler::Filler(const FillShop& shop, std::string name, std::shared_ptr<ObjectHan
     : shop_(shop),
       name_(std::move(name)),
       origin_(std::move(origin)),
+      place_(origin_->place()),
       counters_(std::move(counters)),
       handle_(std::move(handle)) {}
 
@@ -198,8 +199,7 @@ void Filler::run_ahead(Lock& lock, ByteRange range) {
 
 void Filler::release_held(Lock& lock, uint64_t index, Priority priority) {
   auto held = held_.extract(index);
-  FlightPtr flight = add_flight(lock, granule_range(index), priority);
-  flight->ready = std::move(held.mapped().bytes);
+  add_flight(lock, granule_range(index), priority, std::move(held.mapped().bytes));
 }
 
 // Adds `piece` to a queued demand flight that ends or begins where it begins or ends.
@@ -232,8 +232,9 @@ void Filler::claim_run(Lock& lock, ByteRange run) {
   }
 }
 
-Filler::FlightPtr Filler::add_flight(Lock& lock, ByteRange wanted, Priority priority) {
+Filler::FlightPtr Filler::add_flight(Lock& lock, ByteRange wanted, Priority priority, Buffer ready) {
   auto flight = std::make_shared<Flight>();
+  flight->ready = std::move(ready);
   flight->wanted = wanted;
   flight->priority = priority;
   flight->ahead_deadline = Deadline::after(shop_.options.reader_deadline);
@@ -247,7 +248,7 @@ void Filler::submit(Lock&, const FlightPtr& flight, Instant not_before) {
   flight->running = false;
   flight->ticket = shop_.queue.submit(
       flight->priority, [self = shared_from_this(), flight](std::stop_token stop) { self->run(flight, stop); },
-      not_before);
+      not_before, flight->ready.empty() ? place_ : std::string());
 }
 
 // When the first of its readers gives up; for a flight without readers its own.

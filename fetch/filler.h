@@ -81,7 +81,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   void run_ahead(Lock& lock, ByteRange range);
   uint64_t ahead_limit(Lock& lock) const;
   void submit(Lock& lock, const FlightPtr& flight, Instant not_before);
-  FlightPtr add_flight(Lock& lock, ByteRange wanted, Priority priority);
+  FlightPtr add_flight(Lock& lock, ByteRange wanted, Priority priority, Buffer ready = {});
   void release_held(Lock& lock, uint64_t index, Priority priority);
   void run(const FlightPtr& flight, std::stop_token queue_stop);
   Result<> attempt(const FlightPtr& flight, const image::Layout& layout, const image::Fill& fill, Deadline deadline);
@@ -101,6 +101,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   const FillShop& shop_;
   const std::string name_;
   const std::shared_ptr<Origin> origin_;      // the daemon keeps its description
+  const std::string place_;                   // the origin's
   const std::shared_ptr<Counters> counters_;  // outlive the object's being open
   std::stop_source stop_;
 

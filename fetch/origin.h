@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -16,6 +17,9 @@ namespace hydrant::fetch {
 class Origin {
  public:
   virtual ~Origin() = default;
+  // Who may keep a blob's reads waiting, a host for instance; the same text for all that it serves. Empty: nobody, it
+  // is all local. Does not block.
+  virtual std::string place() const { return {}; }
   virtual Result<std::shared_ptr<const image::Layout>> layout() = 0;
   // A failed blob is opened anew at the next call.
   virtual Result<std::shared_ptr<source::Blob>> blob(Deadline deadline) = 0;

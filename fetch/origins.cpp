@@ -11,6 +11,16 @@ namespace {
 
 constexpr uint64_t kIdentityGranule = 1 << 20;
 
+// The host, or nobody for what is local.
+std::string place_of(const std::string& source) {
+  auto reference = proto::SourceReference::parse(source);
+  if (!reference) return source;
+  if (!reference->image.registry.empty()) return reference->image.registry;
+  const std::string_view url = reference->url;
+  auto host = url.find("://");
+  return host == url.npos ? std::string() : proto::url_without_secrets(url.substr(0, url.find('/', host + 3)));
+}
+
 // Opens its blob at the first miss and keeps it.
 class LazyOrigin : public Origin {
  public:
@@ -54,6 +64,7 @@ class MetadataOrigin final : public LazyOrigin {
 class LayerOrigin final : public LazyOrigin {
  public:
   LayerOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
+  std::string place() const override { return place_of(row_.source); }
   Result<std::shared_ptr<const image::Layout>> layout() override {
     HYDRANT_TRY(auto index, origins_.index(row_.layer, row_.stored_size));
     return std::make_shared<image::LayerLayout>(std::move(index));
@@ -73,6 +84,7 @@ class LayerOrigin final : public LazyOrigin {
 class FileOrigin final : public LazyOrigin {
  public:
   FileOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
+  std::string place() const override { return place_of(row_.source); }
   Result<std::shared_ptr<const image::Layout>> layout() override {
     return std::make_shared<image::IdentityLayout>(row_.stored_size, kIdentityGranule);
   }
