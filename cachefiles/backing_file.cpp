@@ -1,5 +1,6 @@
 #include "cachefiles/backing_file.h"
 
+#include <fcntl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -89,6 +90,16 @@ int64_t BackingFile::write(Disk& disk, Bytes bytes, uint64_t offset) {
   return std::min<int64_t>(done, static_cast<int64_t>(bytes.size()));
 }
 
+int BackingFile::punch(ByteRange range) {
+  if (int err = inject_remove()) return err;
+  std::lock_guard lock(save_);  // as for shrink
+  map_.clear(range.begin / kBlockSize, range.end / kBlockSize);
+  if (::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(range.begin), off_t(range.size())) != 0)
+    return -errno;
+  unsaved_.store(true);
+  return 0;
+}
+
 int BackingFile::shrink(uint64_t size) {
   uint64_t rounded = round_up(size, kBlockSize);
   if (int err = inject_remove()) return err;
@@ -96,7 +107,7 @@ int BackingFile::shrink(uint64_t size) {
   struct stat stat;
   if (::fstat(fd(), &stat) != 0) return -errno;
   // Bits go before bytes: a reader that still finds the bit finds the bytes, too.
-  map_.clear_from(rounded / kBlockSize);
+  map_.clear(rounded / kBlockSize);
   if (static_cast<uint64_t>(stat.st_size) > rounded && ::ftruncate(fd(), static_cast<off_t>(rounded)) != 0)
     return -errno;
   if (size < rounded && map_.next_present(size / kBlockSize, rounded / kBlockSize) < rounded / kBlockSize)
@@ -131,7 +142,7 @@ void BackingFile::drop_bits_over_holes(uint64_t file_size) {
     at = static_cast<uint64_t>(end);
   }
   auto leaves = map_.snapshot();
-  map_.clear_from(0);
+  map_.clear(0);
   for (const auto& extent : data) {
     uint64_t end = extent.end / kBlockSize;
     for (uint64_t block = (extent.begin + kBlockSize - 1) / kBlockSize; block < end;) {

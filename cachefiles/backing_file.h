@@ -43,6 +43,9 @@ class BackingFile {
   // lost the bytes; nothing is present that was not before, and the caller writes again.
   int64_t write(Disk& disk, Bytes bytes, uint64_t offset);
 
+  // Gives the blocks of an aligned range back. 0 or -errno.
+  int punch(ByteRange range);
+
   // Cuts to `size`, zeroes the rest of the last block. 0 or -errno.
   int shrink(uint64_t size);
 

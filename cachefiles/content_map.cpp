@@ -1,5 +1,6 @@
 #include "cachefiles/content_map.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/check.h"
@@ -126,13 +127,13 @@ void ContentMap::set_present(uint64_t begin, uint64_t end) {
   }
 }
 
-void ContentMap::clear_from(uint64_t begin) {
+void ContentMap::clear(uint64_t begin, uint64_t end) {
   std::lock_guard lock(grow_);
   visit([&](uint64_t index, Leaf& leaf) {
     uint64_t start = index * kMapLeafBlocks;
-    if (start + kMapLeafBlocks <= begin) return;
+    if (start + kMapLeafBlocks <= begin || start >= end) return;
     for (unsigned word = 0; word < kMapLeafWords; ++word) {
-      uint64_t mask = mask_of(start, word, begin, start + kMapLeafBlocks);
+      uint64_t mask = mask_of(start, word, begin, std::min(end, start + kMapLeafBlocks));
       uint64_t present = leaf.present[word].fetch_and(~mask) & mask;
       uint64_t durable = leaf.durable[word].fetch_and(~mask) & mask;
       present_blocks_.fetch_sub(std::popcount(present), std::memory_order_relaxed);

@@ -37,7 +37,7 @@ TEST(ContentMap, AgreesWithASetOfBlocks) {
   }
   map.mark_durable(map.snapshot());
   EXPECT_EQ(map.durable_blocks(), model.size());
-  map.clear_from(5000);
+  map.clear(5000);
   EXPECT_EQ(map.next_present(5000, kEnd), kEnd);
 }
 

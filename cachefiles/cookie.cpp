@@ -237,6 +237,14 @@ void CookieCore::invalidated(int result) {
   for (auto& ready : waiters) ready(0);
 }
 
+int64_t CookieCore::write(Bytes bytes, uint64_t offset) {
+  Lock lock(mutex_);
+  if (state_ != State::kActive) return -ENOBUFS;
+  auto object = object_;
+  lock.unlock();
+  return object->write_locally(bytes, offset);
+}
+
 int CookieCore::resize(uint64_t size) {
   // The lock keeps a withdrawal from beginning; it is held across the disk.
   Lock lock(mutex_);

@@ -208,6 +208,35 @@ TEST_F(Durability, ASlowSyncOfOneObjectDelaysNoLookup) {
   gone->wait();
 }
 
+TEST_F(Durability, AConsumersOwnDataIsKeptAndIsDirtyUntilTheCommit) {
+  bind_original();
+  auto make = [&] { return cookie("key", "v", {.size = 16384}); };
+  auto c = make();
+  ASSERT_EQ(use(*c)->wait(), 0);
+  EXPECT_EQ(c->write(blocks(8192, 'o'), 4096), 8192);
+  EXPECT_EQ(c->write(blocks(10, 'o'), 4097), -EINVAL);
+  EXPECT_TRUE(c->present({4096, 12288}));
+  EXPECT_FALSE(c->present({0, 4096}));
+  auto content = [&] {
+    char label[64];
+    ssize_t size = ::getxattr(file().c_str(), "user.CacheFiles.cache", label, sizeof label);
+    return size < 18 ? -1 : int(label[17]);
+  };
+  EXPECT_EQ(content(), 4);
+  rel(c)->wait();
+  EXPECT_EQ(content(), 0);
+  forget(c);
+  c = make();
+  ASSERT_EQ(use(*c)->wait(), 0);
+  EXPECT_EQ(read_back(*c, 4096, 8192), std::string(8192, 'o'));
+  // No room: a range that is partly there is given back and overwritten, one that is not is refused.
+  disk.free_blocks = 100;
+  EXPECT_EQ(c->write(blocks(4096, 'p'), 0), -ENOBUFS);
+  EXPECT_EQ(c->write(blocks(8192, 'p'), 8192), 8192);
+  EXPECT_EQ(read_back(*c, 4096, 12288), std::string(4096, 'o') + std::string(8192, 'p'));
+  EXPECT_EQ(c->write(blocks(4096, 'q'), 4096), 4096);
+}
+
 TEST_F(Durability, TwoEnginesNeverShareARoot) {
   BO();
   EngineOptions other = options;

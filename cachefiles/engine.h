@@ -140,6 +140,9 @@ class Cookie {
   // Opens the backing file once more, read-only: for a complete object that the kernel reads by itself.
   virtual Result<Fd> backing_file() = 0;
 
+  // Stores the consumer's own bytes, as network file systems do in original mode (section 7.8). `offset` is a multiple
+  // of 4096. Byte count or -errno (-ENOBUFS: no room, or not active).
+  virtual int64_t write(Bytes bytes, uint64_t offset) = 0;
   virtual int resize(uint64_t size) = 0;  // section 7.8; 0 or -errno
   virtual void invalidate() = 0;          // section 7.7
   // Ends the consumer's interest now instead of at the last reference. `retire` also deletes the data.

@@ -50,7 +50,8 @@ class Object : public std::enable_shared_from_this<Object> {
   // Replaces the file by a fresh one (spec 7.7). On a worker. 0 or -errno.
   int invalidate();
   int resize(uint64_t size);
-  void local_write() { local_write_ = true; }
+  // A consumer's own data (spec 7.8). Byte count or -errno.
+  int64_t write_locally(Bytes bytes, uint64_t offset);
 
   // Queues an OPEN for a handle that was closed while READs wait.
   void reopen();

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/cookie.h"
+#include "cachefiles/engine_impl.h"
 #include "cachefiles/object.h"
 #include "cachefiles/trace.h"
 
@@ -95,6 +96,36 @@ int Object::invalidate() {
   }
   set_file(found_);
   return 0;
+}
+
+int64_t Object::write_locally(Bytes bytes, uint64_t offset) {
+  auto file = this->file();
+  if (!file) return -ENOBUFS;
+  auto asked = make_range(offset, bytes.size());
+  if (offset % kBlockSize || !asked || asked->end > ContentMap::kBlocks * kBlockSize) return -EINVAL;
+  ByteRange range = align_outward(*asked, kBlockSize);
+  trace::event(trace::Point::kWrite,
+               {{"object", debug_id_}, {"inode", file->id().inode}, {"start", offset}, {"len", bytes.size()}});
+  ++cache_->engine().counters().writes;
+  // Until the commit the label says that the file is not what its consumer has: a crash makes it stale.
+  if (!local_write_.exchange(true) && named_)
+    if (int err = write_label(proto::Content::kDirty)) return err;
+  if (!range.empty() && !file->present(range) && cache_->check_space(0, range.size(), Cache::Reason::kWrite)) {
+    auto there = file->survey(range);
+    bool none = there.kind == BackingFile::Survey::Kind::kHole && there.size >= range.size();
+    if (none || there.kind == BackingFile::Survey::Kind::kError) return -ENOBUFS;
+    // Partly there: what it holds is given back first, so the write takes no more than it frees.
+    if (int err = file->punch(range)) {
+      cache_->io_error("punch a hole", err);
+      return err;
+    }
+  }
+  auto blocks = static_cast<int64_t>(range.size() / cache_->block_size());
+  cache_->count_writing(blocks);
+  int64_t done = file->write(cache_->disk(), bytes, offset);
+  cache_->count_writing(-blocks);
+  if (done > 0 && file->claim_saving()) cache_->remember_unsaved(shared_from_this());
+  return done;
 }
 
 int Object::resize(uint64_t size) {

@@ -65,6 +65,7 @@ class FakeCookie final : public cachefiles::Cookie {
     return n ? static_cast<int64_t>(*n) : -EIO;
   }
   Result<Fd> backing_file() override { return open_file(path_, O_RDONLY); }
+  int64_t write(Bytes, uint64_t) override { return -ENOBUFS; }
   int resize(uint64_t) override { return -EOPNOTSUPP; }
   void invalidate() override {}
   void relinquish(bool, UniqueFunction<void()> done) override { done(); }
