@@ -292,6 +292,34 @@ TEST_F(Scars, S45_ALabelIsRefusedWhenItIsGiven) {
   EXPECT_EQ(W("bind ondemand"), 13);
 }
 
+// Spec 6.12, the last rows; the others are transcripts.
+TEST_F(Scars, AHandleKeptAfterItsCloseWritesNowhereAndHarmsNobody) {
+  BO();
+  auto o = opened("key", 8192);
+  auto gone = rel(o.cookie);
+  ASSERT_EQ(next().opcode, proto::Opcode::kClose);
+  gone->wait();
+  EXPECT_EQ(handle(o.fd).pwrite(blocks(4096), 0), -ENOBUFS);
+  EXPECT_EQ(handle(o.fd).lseek(0, SEEK_SET), -ENOBUFS);
+  forget(o.cookie);
+  auto again = opened("key", 8192);  // the same object, a handle of its own
+  EXPECT_NE(again.open.object_id, o.open.object_id);
+  auto data = C(*again.cookie, 0, 4096);
+  auto read = next();
+  EXPECT_EQ(cr(o.fd, read.msg_id), -EINVAL);
+  EXPECT_EQ(handle(o.fd).pwrite(blocks(4096), 0), -ENOBUFS);
+  EXPECT_EQ(handle(again.fd).pwrite(blocks(4096), 0), 4096);
+  EXPECT_EQ(cr(again.fd, read.msg_id), 0);
+  EXPECT_EQ(data->wait(), 0);
+  forget(again.cookie);
+  daemon.table.erase(again.fd);
+  channel.reset();
+  std::shared_ptr<Channel> other;
+  EXPECT_EQ(engine().open_channel({}, &other), -EBUSY);  // the old handle pins the cache
+  daemon.table.clear();
+  EXPECT_EQ(engine().open_channel({}, &other), 0);
+}
+
 TEST_F(Scars, E9_AFileWithoutALabelIsReplacedWhereThatIsWanted) {
   options.replace_unlabelled = true;
   BO();

@@ -6,6 +6,8 @@
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include <filesystem>
 
@@ -487,6 +489,32 @@ TEST_F(ChannelServerTest, MoreConnectionsThanAllowedAreClosedAndTheOthersWork) {
     if (result == -EPIPE) late = connect();
     return result == -EBUSY;
   }));
+}
+
+TEST_F(ChannelServerTest, APeerWithoutPrivilegeIsRefusedByItsCredentials) {
+  if (::geteuid() != 0) GTEST_SKIP() << "SKIPPED: only root can become a stranger";
+  RawClient good = attached();
+  // A stranger who gets as far as the socket.
+  ::chmod(directory_.c_str(), 0755);
+  ::chmod((directory_ + "/channel.sock").c_str(), 0666);
+  for (auto mode : {ch::Mode::kAttach, ch::Mode::kOpen}) {
+    int64_t result = 0;
+    bool ended = false;
+    std::thread stranger([&] {
+      constexpr uid_t kNobody = 65534;
+      // The system call itself changes this thread alone.
+      ASSERT_EQ(::syscall(SYS_setresuid, kNobody, kNobody, kNobody), 0);
+      RawClient client = connect();
+      result = client.hello(mode);
+      ended = !client.receive();
+    });
+    stranger.join();
+    EXPECT_EQ(result, -EPERM);
+    EXPECT_TRUE(ended);
+  }
+  EXPECT_EQ(server_->closed(CloseReason::kDenied), 2u);
+  EXPECT_FALSE(engine_.opened());
+  EXPECT_EQ(good.ask(ch::encode_poll(1, {}, false)), 0);
 }
 
 TEST_F(ChannelServerTest, AConnectionThatNeverSaysHelloIsClosed) {
