@@ -13,6 +13,8 @@ namespace {
 constexpr uint32_t kNone = std::numeric_limits<uint32_t>::max();
 constexpr uint32_t kResolving = kNone - 1;  // a hard link whose chain is being followed
 constexpr uint32_t kMaxNodes = kResolving - 1;
+constexpr unsigned kMaxLinks = 40;            // symbolic links in one path: what Linux follows
+constexpr uint64_t kMaxFollowed = 256 << 20;  // bytes of link targets in one merge
 
 // A name that some layer gave. It keeps its index when it is hidden and given again, so that the name table never
 // forgets; a hidden node's descendants are hidden too.
@@ -60,8 +62,11 @@ class Merger {
   Tree finish() &&;
 
  private:
-  // The live node at `path`, or kNone.
-  uint32_t find(std::string_view path) const;
+  // The live node at `path`, or kNone. The last name is not followed.
+  Result<uint32_t> find(std::string_view path, const FileEntry& asker);
+  // The live directory that `path` leads to through symbolic links, for `asker`'s sake. What is missing is made, or
+  // makes it kNone.
+  Result<uint32_t> walk(std::string_view path, const FileEntry& asker, bool make);
   // The live directory at the parent of entry.path, made if need be.
   Result<uint32_t> parent_of(const FileEntry& entry);
   Result<uint32_t> make_directory(uint32_t parent, std::string_view name, const FileEntry& below);
@@ -72,6 +77,11 @@ class Merger {
   Result<> place_root(const FileEntry& entry);
   Result<> resolve(uint32_t node);
 
+  const FileEntry* symlink_at(uint32_t node) const {
+    if (node == kNone || !nodes_[node].alive || nodes_[node].inode >= kResolving) return nullptr;
+    const FileEntry* entry = inodes_[nodes_[node].inode].entry;
+    return entry && entry->type == FileType::kSymlink ? entry : nullptr;
+  }
   bool is_directory(uint32_t node) const {
     return nodes_[node].inode < kResolving && inodes_[nodes_[node].inode].is_directory();
   }
@@ -87,7 +97,10 @@ class Merger {
   std::vector<std::pair<uint32_t, const FileEntry*>> assumed_;
   std::string_view last_parent_path_;
   uint32_t last_parent_ = kNone;
-  std::vector<uint32_t> stack_;  // scratch
+  uint64_t followed_ = 0;               // bytes of link targets
+  std::vector<uint32_t> stack_;         // scratch
+  std::vector<uint32_t> trail_;         // scratch of walk: from the root to where it is
+  std::vector<std::string_view> rest_;  // scratch of walk: of the path, and of the link targets it is in
 };
 
 uint32_t Merger::new_inode(const FileEntry* entry) {
@@ -95,13 +108,46 @@ uint32_t Merger::new_inode(const FileEntry* entry) {
   return static_cast<uint32_t>(inodes_.size() - 1);
 }
 
-uint32_t Merger::find(std::string_view path) const {
-  uint32_t at = 0;
-  while (!path.empty() && at != kNone) {
-    at = names_.find(at, pop_name(path));
-    if (at != kNone && !nodes_[at].alive) at = kNone;
+Result<uint32_t> Merger::find(std::string_view path, const FileEntry& asker) {
+  if (path.empty()) return 0;
+  const size_t slash = path.rfind('/');
+  HYDRANT_TRY(uint32_t parent, walk(path.substr(0, slash == path.npos ? 0 : slash), asker, false));
+  if (parent == kNone) return kNone;
+  const uint32_t at = names_.find(parent, path.substr(slash == path.npos ? 0 : slash + 1));
+  return at != kNone && nodes_[at].alive ? at : kNone;
+}
+
+Result<uint32_t> Merger::walk(std::string_view path, const FileEntry& asker, bool make) {
+  trail_.assign(1, 0);
+  rest_.assign(1, path);
+  for (unsigned links = 0; !rest_.empty();) {
+    if (rest_.back().empty()) {
+      rest_.pop_back();
+      continue;
+    }
+    const std::string_view name = pop_name(rest_.back());
+    if (rest_.size() > 1 && (name.empty() || name == "." || name == "..")) {
+      if (name == ".." && trail_.size() > 1) trail_.pop_back();
+      continue;
+    }
+    uint32_t at = names_.find(trail_.back(), name);
+    if (const FileEntry* link = symlink_at(at)) {
+      const std::string_view target = link->link_target;
+      if (++links > kMaxLinks) return refuse(layer_, asker.path, "too many symbolic links on the way");
+      if ((followed_ += target.size() + 1) > kMaxFollowed)
+        return fail(Code::kUnsupported, "the image has too many files below symbolic links");
+      if (target.starts_with('/')) trail_.resize(1);
+      rest_.push_back(target);
+      continue;
+    }
+    if (make) {
+      HYDRANT_TRY(at, make_directory(trail_.back(), name, asker));
+    } else if (at == kNone || !nodes_[at].alive || !is_directory(at)) {
+      return kNone;
+    }
+    trail_.push_back(at);
   }
-  return at;
+  return trail_.back();
 }
 
 // The node for this name, dead or alive.
@@ -132,7 +178,7 @@ void Merger::hide_children(uint32_t node) {
 Result<> Merger::hide_lower(const FileEntry& entry) {
   bool opaque = entry.type == FileType::kOpaque;
   if (entry.path.empty() && !opaque) return refuse(layer_, entry.path, "a whiteout hides the root");
-  uint32_t node = find(entry.path);
+  HYDRANT_TRY(uint32_t node, find(entry.path, entry));
   if (node == kNone) return {};
   hide_children(node);
   if (!opaque) nodes_[node].alive = false;
@@ -161,12 +207,10 @@ Result<uint32_t> Merger::parent_of(const FileEntry& entry) {
   bool same = last_parent_ != kNone && path == last_parent_path_;
   if (same && nodes_[last_parent_].alive && is_directory(last_parent_)) return last_parent_;
   if (slash == 0 || path.ends_with('/')) return refuse(layer_, entry.path, "the path is not in normal form");
-  uint32_t at = 0;
-  for (std::string_view rest = path; !rest.empty();) {
-    HYDRANT_TRY(at, make_directory(at, pop_name(rest), entry));
-  }
+  const uint64_t followed = followed_;
+  HYDRANT_TRY(uint32_t at, walk(path, entry, true));
   last_parent_path_ = path;
-  last_parent_ = at;
+  last_parent_ = followed_ == followed ? at : kNone;  // another entry may turn a link
   return at;
 }
 
@@ -195,7 +239,7 @@ Result<> Merger::place(const FileEntry& entry) {
     node.inode = new_inode(&entry);
   } else {
     node.inode = kNone;  // what had this name is gone, for a link to itself too
-    uint32_t target = find(entry.link_target);
+    HYDRANT_TRY(uint32_t target, find(entry.link_target, entry));
     bool own = target != kNone && nodes_[target].layer == layer_ && nodes_[target].inode < kResolving;
     if (own && !is_directory(target)) {
       node.inode = nodes_[target].inode;
@@ -215,7 +259,7 @@ Result<> Merger::resolve(uint32_t node) {
     nodes_[at].inode = kResolving;
     stack_.push_back(at);
     const FileEntry& link = *nodes_[at].link;
-    uint32_t target = find(link.link_target);
+    HYDRANT_TRY(uint32_t target, find(link.link_target, link));
     if (target == kNone)
       return refuse(layer_, link.path, "hard link to \"" + link.link_target + "\", which is missing");
     if (is_directory(target)) return refuse(layer_, link.path, "hard link to a directory");

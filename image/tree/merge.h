@@ -48,11 +48,15 @@ struct Tree {
 //    the last one wins.
 // 3. A hard link names what its target path is at that point of its own layer, else what the layer has there later,
 //    else what lower layers have. Links to links are followed; cycles, missing targets and directories are refused.
-// 4. Directories that no layer lists come into being with the entries below them. An entry below a name that is not a
-//    directory, in its own layer or (unless its layer lists the directory) in a lower one, is refused as tar(1) refuses
-//    it: following a symbolic link there, or hiding the file, would show another tree than the layer's author saw.
+// 4. The directories of an entry's path (of a whiteout's and of a hard link's target too) are looked for as a container
+//    engine does that unpacks one entry after the other: a symbolic link that stands there at that point leads on,
+//    inside the image ("/" is its root, ".." stops there), 40 of them at most. The last name is never followed.
+// 5. Directories that no layer lists come into being with the entries below them. An entry below a name that is neither
+//    directory nor link, in its own layer or (unless its layer lists the directory) in a lower one, is refused as
+//    tar(1) refuses it: hiding the file would show another tree than the layer's author saw.
 // Refusals are kCorrupt and name the layer (from 0) and the path. Time and memory are proportional to the entries and
-// the components of their paths, whatever their names or depth.
+// the components of their paths, whatever their names or depth; symbolic links that are followed count with their
+// targets, and are kUnsupported past 256 MiB of those.
 Result<Tree> merge(std::span<const FileTable* const> layers_bottom_up);
 
 }  // namespace hydrant::image

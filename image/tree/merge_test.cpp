@@ -24,7 +24,9 @@ FileEntry entry(std::string path, FileType type, uint32_t uid = 0, std::string t
 // The uid tells entries apart.
 FileEntry file(std::string path, uint32_t uid = 0) { return entry(std::move(path), FileType::kRegular, uid); }
 FileEntry dir(std::string path, uint32_t uid = 0) { return entry(std::move(path), FileType::kDirectory, uid); }
-FileEntry symlink(std::string path) { return entry(std::move(path), FileType::kSymlink, 0, "target"); }
+FileEntry symlink(std::string path, std::string target = "target") {
+  return entry(std::move(path), FileType::kSymlink, 0, std::move(target));
+}
 FileEntry hard(std::string path, std::string target) {
   return entry(std::move(path), FileType::kHardLink, 99, std::move(target));
 }
@@ -146,7 +148,31 @@ const Rule kRules[] = {
     {"a hard link to itself is refused", {{file("a")}, {hard("a", "a")}}, {"refused: circle"}},
     {"a circle of hard links is refused", {{hard("a", "b"), hard("b", "c"), hard("c", "a")}}, {"refused: circle"}},
     {"an entry below a file of its layer is refused", {{file("a"), file("a/b")}}, {"refused: parent"}},
-    {"an entry below a symlink of its layer is refused", {{symlink("a"), file("a/b")}}, {"refused: parent"}},
+    {"an entry below a lower layer's symlink goes where that leads",
+     {{dir("usr/bin", 1), symlink("bin", "usr/bin")}, {file("bin/x", 2)}},
+     {"bin 0.0 1", "usr/ implied 3", "usr/bin/ 0.1 2", "usr/bin/x 1.2 1"}},
+    {"an entry below a symlink of its layer too",
+     {{symlink("a", "d"), file("a/b")}},
+     {"a 0.0 1", "d/ implied 2", "d/b 0.0 1"}},
+    {"an absolute target begins at the image's root, and nothing is above it",
+     {{symlink("l", "/../../d/./e//"), symlink("d/e", "../../f")}, {file("l/x", 1)}},
+     {"d/ implied 2", "d/e 0.0 1", "f/ implied 2", "f/x 1.1 1", "l 0.0 1"}},
+    {"a whiteout hides what a symlink leads to",
+     {{file("d/x"), file("d/y"), symlink("l", "d")}, {hide("l/x")}},
+     {"d/ implied 2", "d/y 0.0 1", "l 0.0 1"}},
+    {"a whiteout of a symlink hides the link",
+     {{file("d/x"), symlink("l", "d")}, {hide("l")}},
+     {"d/ implied 2", "d/x 0.0 1"}},
+    {"a hard link's target is found through symlinks",
+     {{file("d/x", 1), symlink("l", "d")}, {hard("y", "l/x")}},
+     {"d/ implied 2", "d/x 0.1 2", "l 0.0 1", "y 0.1 2"}},
+    {"a link that its layer turns is followed as it stands at that point",
+     {{symlink("l", "a"), file("l/x", 1), symlink("l", "b"), file("l/x", 2)}},
+     {"a/ implied 2", "a/x 0.1 1", "b/ implied 2", "b/x 0.2 1", "l 0.0 1"}},
+    {"a circle of symlinks is refused",
+     {{symlink("a", "b"), symlink("b", "a"), file("a/x")}},
+     {"refused: too many symbolic"}},
+    {"a symlink to a file leads nowhere", {{file("f"), symlink("a", "f"), file("a/x")}}, {"refused: parent"}},
     {"an entry below a lower layer's file is refused", {{file("a")}, {file("a/b")}}, {"refused: lower layer"}},
     {"unless its layer lists the directory, at any place",
      {{file("a")}, {file("a/b", 1), dir("a", 2)}},
