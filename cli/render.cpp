@@ -109,6 +109,9 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
     print(fmt::format("  image    {} ({}), {} layers, {} files, {} stored, {} unpacked", image->manifest,
                       image->platform, image->layers.size(), image->files, human_size(image->compressed_bytes),
                       human_size(image->unpacked_bytes)));
+    for (const auto& layer : image->layers) {
+      if (!layer.lazy) print(fmt::format("  not lazy {}: {}", layer.digest, layer.why));
+    }
   }
   if (fetched) {
     print(fmt::format("  fetched  {} in {} fills since hydrant-fetchd started", human_size(fetched->fetched_bytes),

@@ -101,15 +101,25 @@ Result<> LayerStreamer::run(Job& job) {
   if (stop.stop_requested()) return fail(Code::kCancelled, "nobody waits for the layer");
   const std::string place = "layer " + wanted.digest.text();
 
-  HYDRANT_TRY(auto store, origins_.store(wanted.source, wanted.plain_http));
-  HYDRANT_TRY(auto blob, store->blob(wanted.digest, wanted.size, Deadline::after(kOpenDeadline)));
+  // With an index the device's size is known, what the cache has of it is kept, and perhaps nothing need be fetched.
+  auto index = origins_.index(wanted.digest, wanted.size);
+  const bool indexed = index && (*index)->ident().diff_id == wanted.diff_id;
+  auto open = [&]() -> Result<std::shared_ptr<source::Blob>> {
+    HYDRANT_TRY(auto store, origins_.store(wanted.source, wanted.plain_http));
+    return store->blob(wanted.digest, wanted.size, Deadline::after(kOpenDeadline));
+  };
+  std::shared_ptr<source::Blob> blob;
+  if (!indexed) {
+    HYDRANT_TRY(blob, open());
+  }
 
   std::unique_ptr<Objects::Ingest> opened;
   std::unique_ptr<Ingestion> ingestion;
   std::shared_ptr<ObjectHandle> handle;  // shared with objects_, which reads its CLOSE
+  bool in_cache = false;                 // complete, or being read through a mount
   if (wanted.ingest) {
     const std::string id = proto::device_object_id(image::kLayoutVersion, wanted.diff_id.text());
-    if (auto expected = objects_.expect_ingest(id)) {
+    if (auto expected = objects_.expect_ingest(id, indexed ? (*index)->ident().device_size : proto::kNominalSize)) {
       opened = *std::move(expected);
       auto begun = begin_ingest_(id, Deadline::after(kIngestDeadline));
       // A mounted device keeps what it has, and is filled by its readers.
@@ -120,9 +130,14 @@ Result<> LayerStreamer::run(Job& job) {
       }
       // The next OPEN is then a reader's, and its size the true one.
       if (!handle) opened.reset();
+      in_cache = !handle;
+      if (indexed && in_cache) return {};
     }
   }
 
+  if (!blob) {
+    HYDRANT_TRY(blob, open());
+  }
   image::DeviceSink sink;
   if (handle)
     sink = [&](uint64_t offset, Bytes bytes) { return write_all(*handle, bytes, offset, stop, kWritePatience); };
@@ -140,12 +155,16 @@ Result<> LayerStreamer::run(Job& job) {
   auto built = builder.finish();
   if (!built) return fail(std::move(built).error().in(place));
 
+  const bool lazy = image::is_lazy(built->widest_span);
+  if (wanted.ingest && !lazy && !handle && !in_cache)
+    return fail({.code = Code::kBusy, .what = place + " is being filled for another mount", .retry = true});
   HYDRANT_TRY_VOID(make_directories(paths_.index_directory(wanted.digest)));
   HYDRANT_TRY_VOID(write_file_atomic(paths_.index(wanted.digest), built->index));
   // An empty device is never mounted, so it is retired with the rest.
   if (ingestion && !ingestion->present() && built->ident.device_size > 0) {
     handle.reset();
     auto ended = ingestion->end(built->ident.device_size, Deadline::after(kIngestDeadline));
+    if (!ended && !lazy) return fail(std::move(ended).error().in(place));
     // The index is good, so the device can be filled lazily.
     if (!ended) log::warn("ingest.end", {{"layer", wanted.digest.text()}, {"reason", ended.error().what}});
   }

@@ -12,10 +12,10 @@ int64_t Objects::open(const OpenRequest& request) {
   {
     std::lock_guard lock(mutex_);
     if (auto ingest = ingests_.find(id); ingest != ingests_.end()) {
-      ingest->second = request.handle;
+      ingest->second.handle = request.handle;
       open_[request.object_id] = {id, request.handle, nullptr};
       ingest_opened_.notify_all();
-      return static_cast<int64_t>(proto::kNominalSize);
+      return static_cast<int64_t>(ingest->second.size);
     }
   }
   auto row = catalogue_.object(id);
@@ -95,15 +95,16 @@ std::shared_ptr<Counters> Objects::counters(const std::string& id) {
   return counters;
 }
 
-Result<std::unique_ptr<Objects::Ingest>> Objects::expect_ingest(const std::string& id) {
+Result<std::unique_ptr<Objects::Ingest>> Objects::expect_ingest(const std::string& id, uint64_t size) {
   std::lock_guard lock(mutex_);
-  if (!ingests_.try_emplace(id).second) return fail(Code::kBusy, "object " + id + " is being ingested already");
+  if (!ingests_.try_emplace(id, Expected{nullptr, size}).second)
+    return fail(Code::kBusy, "object " + id + " is being ingested already");
   return std::make_unique<Ingest>(*this, id);
 }
 
 Result<std::shared_ptr<ObjectHandle>> Objects::Ingest::handle(Deadline deadline) {
   std::unique_lock lock(objects_.mutex_);
-  auto& handle = objects_.ingests_[id_];
+  auto& handle = objects_.ingests_[id_].handle;
   if (!objects_.ingest_opened_.wait_until(lock, deadline.at(), [&] { return handle != nullptr; }))
     return fail(Code::kTooSlow, "the cache did not open object " + id_);
   return handle;
@@ -113,7 +114,7 @@ Result<std::shared_ptr<ObjectHandle>> Objects::Ingest::handle(Deadline deadline)
 Objects::Ingest::~Ingest() {
   std::shared_ptr<ObjectHandle> handle;
   std::lock_guard lock(objects_.mutex_);
-  handle = std::move(objects_.ingests_[id_]);
+  handle = std::move(objects_.ingests_[id_].handle);
   objects_.ingests_.erase(id_);
   std::erase_if(objects_.open_, [&](const auto& entry) { return entry.second.id == id_ && !entry.second.filler; });
 }

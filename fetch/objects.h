@@ -11,6 +11,7 @@
 #include "fetch/catalogue.h"
 #include "fetch/filler.h"
 #include "fetch/transport/control.h"
+#include "proto/object_id.h"
 
 namespace hydrant::fetch {
 
@@ -34,7 +35,7 @@ class Objects {
   void close_all();
   void expire();
 
-  // While it lives, the next OPEN of `id` is answered with the nominal size and its handle goes here.
+  // While it lives, the next OPEN of `id` is answered with the given size and its handle goes here.
   class Ingest {
    public:
     Ingest(Objects& objects, std::string id) : objects_(objects), id_(std::move(id)) {}
@@ -48,8 +49,8 @@ class Objects {
     Objects& objects_;
     const std::string id_;
   };
-  // kBusy while the same object is being ingested.
-  Result<std::unique_ptr<Ingest>> expect_ingest(const std::string& id);
+  // The size of a device that nobody knows yet is nominal. kBusy while the same object is being ingested.
+  Result<std::unique_ptr<Ingest>> expect_ingest(const std::string& id, uint64_t size = proto::kNominalSize);
 
   // Of an object, open or not; kept for the life of the daemon.
   std::shared_ptr<Counters> counters(const std::string& id);
@@ -61,14 +62,19 @@ class Objects {
     std::shared_ptr<Filler> filler;        // null while ingesting
   };
 
+  struct Expected {
+    std::shared_ptr<ObjectHandle> handle;  // null until opened
+    uint64_t size = 0;
+  };
+
   const FillShop& shop_;
   Catalogue& catalogue_;
   const MakeOrigin make_origin_;
 
   std::mutex mutex_;
   std::condition_variable ingest_opened_;
-  std::unordered_map<uint32_t, OpenObject> open_;                           // by object_id
-  std::unordered_map<std::string, std::shared_ptr<ObjectHandle>> ingests_;  // null until opened
+  std::unordered_map<uint32_t, OpenObject> open_;  // by object_id
+  std::unordered_map<std::string, Expected> ingests_;
   std::unordered_map<std::string, std::shared_ptr<Counters>> counters_;
 };
 

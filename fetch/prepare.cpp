@@ -42,6 +42,13 @@ int64_t commonest_time(const image::Tree& tree) {
   return best;
 }
 
+// Empty for a lazy layer.
+std::string why_not_lazy(const image::LayerIndex& index) {
+  if (image::is_lazy(index.widest_span())) return {};
+  return "its compression can be entered only every " + std::to_string(index.widest_span() >> 20) +
+         " MiB, so it was read whole";
+}
+
 bool is_image(const proto::SourceReference& reference) {
   return reference.kind == proto::SourceKind::kRegistry || reference.kind == proto::SourceKind::kOciDir;
 }
@@ -103,7 +110,7 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   image.key = "hydrant image " + std::to_string(kMetadataVersion) + " " + std::to_string(image::kLayoutVersion) + "\n";
   for (size_t i = 0; i < layers.size(); ++i) {
     HYDRANT_TRY(auto format, proto::layer_format(layers[i].media_type));
-    if (format != proto::LayerFormat::kTar && format != proto::LayerFormat::kTarGzip)
+    if (format == proto::LayerFormat::kErofs)
       return fail(Code::kUnsupported, image.source.display() + ": layer " + layers[i].digest.text() + " has type " +
                                           layers[i].media_type + ", which cannot be mounted yet");
     image.key += layers[i].digest.hex() + " " + image.resolved.config.diff_ids[i].hex() + "\n";
@@ -138,8 +145,14 @@ Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& req
   for (size_t i = 0; i < layers.size(); ++i) {
     const Digest& digest = layers[i].digest;
     if (std::find(asked.begin(), asked.end(), digest) != asked.end()) continue;
-    // An index that cannot be used is made again.
-    if (exists(paths_.index(digest)) && origins_.index(digest, layers[i].size)) continue;
+    // An index that cannot be used is made again. A layer that cannot be read in the middle is streamed again, unless
+    // its device is complete.
+    if (exists(paths_.index(digest))) {
+      auto index = origins_.index(digest, layers[i].size);
+      if (index &&
+          (request.index_only || image::is_lazy((*index)->widest_span()) || (*index)->ident().device_size == 0))
+        continue;
+    }
     asked.push_back(digest);
     tickets.push_back(streamer_.stream({.source = image.source,
                                         .plain_http = request.plain_http,
@@ -218,8 +231,8 @@ Result<> Preparer::build(Image& image, bool index_only) {
                                   .size = layers[i].size,
                                   .diff_id = diff_id.text(),
                                   .device_size = ident.device_size,
-                                  .lazy = true,
-                                  .why = ""});
+                                  .lazy = image::is_lazy(index->widest_span()),
+                                  .why = why_not_lazy(*index)});
   }
   HYDRANT_TRY(auto tree, image::merge(table_pointers));
   for (const auto& inode : tree.inodes) {

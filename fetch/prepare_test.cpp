@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "fetch/fake_control.h"
 #include "image/index/index_fixture.h"
+#include "image/zstd/zstd_fixture.h"
 #include "proto/object_id.h"
 #include "source/fake.h"
 
@@ -32,7 +33,7 @@ struct FakeCache {
    public:
     explicit OneIngestion(Object& object) : object_(object) {}
     ~OneIngestion() override { object_.retired = !object_.size; }
-    bool present() const override { return false; }
+    bool present() const override { return object_.size.has_value(); }
     Result<> end(uint64_t size, Deadline) override {
       object_.size = size;
       return {};
@@ -109,8 +110,11 @@ class PrepareTest : public testing::Test {
     std::string device() const { return proto::device_object_id(image::kLayoutVersion, sha256(tar).text()); }
   };
   Layer add_layer(const std::vector<TarFile>& files) {
-    Layer layer{.tar = image::fixture::tar(files), .blob = nullptr, .digest = {}};
-    Buffer stored = image::fixture::gzip(layer.tar);
+    Buffer tar = image::fixture::tar(files), stored = image::fixture::gzip(tar);
+    return add_layer(std::move(tar), std::move(stored));
+  }
+  Layer add_layer(Buffer tar, Buffer stored) {
+    Layer layer{.tar = std::move(tar), .blob = nullptr, .digest = {}};
     layer.digest = sha256(stored);
     layer.size = stored.size();
     layer.blob = store_->add_blob(std::move(stored));
@@ -362,13 +366,59 @@ TEST_F(PrepareTest, ABusyDeviceThatIsOpenedMeanwhileGoesToItsReaders) {
   EXPECT_TRUE(run.get());
 }
 
+constexpr char kZstdLayer[] = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+TEST_F(PrepareTest, AZstdLayerInManyFramesIsLazyAndAMislabelledOneReadAsWhatItIs) {
+  Buffer tar = image::fixture::tar(image::fixture::many_files(7));
+  Buffer frames = image::fixture::zstd(tar, 300'000);
+  Layer layer = add_layer(tar, frames), mislabelled = add_layer(image::fixture::many_files(8));
+  add_image("1", {layer, mislabelled}, kZstdLayer);
+  auto first = prepare();
+  ASSERT_TRUE(first) << first.error().what;
+  EXPECT_TRUE(first->image.layers[0].lazy);
+  EXPECT_TRUE(first->image.layers[1].lazy);
+  cache_.objects.clear();
+  auto second = prepare();
+  ASSERT_TRUE(second) << second.error().what;
+  EXPECT_EQ(second->image.streamed_bytes, 0U);
+}
+
+TEST_F(PrepareTest, AZstdLayerInOneLongFrameIsFilledBeforeEveryMountThatLacksItsDevice) {
+  Buffer tar = image::fixture::tar({{"noise", image::fixture::noise((33 << 20) + 1)}});
+  Buffer frame = image::fixture::zstd(tar, 0, -5);
+  Layer layer = add_layer(std::move(tar), std::move(frame));
+  add_image("1", {layer}, kZstdLayer);
+  ASSERT_TRUE(prepare("1", true));
+  auto first = prepare();
+  ASSERT_TRUE(first) << first.error().what;
+  EXPECT_EQ(first->image.streamed_bytes, layer.size) << "the index alone is of no use";
+  EXPECT_FALSE(first->image.layers[0].lazy);
+  EXPECT_NE(first->image.layers[0].why.find("MiB"), std::string::npos);
+  ASSERT_TRUE(cache_.objects[layer.device()].size);
+
+  start();
+  store_->fail_with({.code = Code::kUnreachable, .what = "no network"});
+  auto offline = prepare();
+  ASSERT_TRUE(offline) << offline.error().what;
+  EXPECT_EQ(offline->image.streamed_bytes, 0U) << "the device is complete";
+  EXPECT_FALSE(offline->image.layers[0].lazy);
+
+  cache_.objects.clear();  // culled
+  EXPECT_EQ(prepare().error().code, Code::kUnreachable);
+  store_->fail_with({.code = Code::kOk, .what = ""});
+  auto again = prepare();
+  ASSERT_TRUE(again) << again.error().what;
+  EXPECT_EQ(again->image.streamed_bytes, layer.size);
+  EXPECT_TRUE(cache_.objects[layer.device()].size);
+}
+
 TEST_F(PrepareTest, NamesWhatItCannotMount) {
   Layer layer = add_layer({{"a", image::fixture::text(1000)}});
-  add_image("1", {layer}, "application/vnd.oci.image.layer.v1.tar+zstd");
-  auto zstd = prepare();
-  ASSERT_FALSE(zstd);
-  EXPECT_EQ(zstd.error().code, Code::kUnsupported);
-  EXPECT_NE(zstd.error().what.find("zstd"), std::string::npos) << zstd.error().what;
+  add_image("1", {layer}, "application/vnd.erofs.layer.v1");
+  auto erofs = prepare();
+  ASSERT_FALSE(erofs);
+  EXPECT_EQ(erofs.error().code, Code::kUnsupported);
+  EXPECT_NE(erofs.error().what.find("erofs"), std::string::npos) << erofs.error().what;
   EXPECT_TRUE(layer.blob->reads().empty());
   EXPECT_EQ(prepare("missing").error().code, Code::kNotFound);
 

@@ -1,4 +1,4 @@
-// Places at which a gzip stream can be entered, and the stretches (spans) between them.
+// Places at which a compressed stream can be entered, and the stretches (spans) between them.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,10 @@ namespace hydrant::image {
 
 inline constexpr uint32_t kWindowSize = 32768;  // RFC 1951: no distance reaches further back
 
-// Where a span starts. At a member's start decoding begins with its gzip header and no window. Elsewhere it begins at a
-// deflate block: its first `bits` bits are the top bits of the byte at stored_offset - 1, and its window is the (at
-// most) 32 KiB of plain bytes before plain_offset that belong to the same member.
+// Where a span starts. At the start of a member (gzip) or frame (zstd) decoding begins with its header and no window.
+// Elsewhere, in gzip alone, it begins at a deflate block: its first `bits` bits are the top bits of the byte at
+// stored_offset - 1, and its window is the (at most) 32 KiB of plain bytes before plain_offset that belong to the same
+// member.
 struct Checkpoint {
   uint64_t stored_offset = 0;
   uint64_t plain_offset = 0;

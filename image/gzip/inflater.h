@@ -7,7 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "image/gzip/checkpoint.h"
+#include "image/checkpoint.h"
 
 namespace hydrant::image {
 

@@ -6,7 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "image/gzip/checkpoint.h"
+#include "image/checkpoint.h"
 #include "image/gzip/member_header.h"
 
 namespace hydrant::image {

@@ -71,7 +71,7 @@ Result<LayerIdent> decode_ident(Bytes raw) {
   if (!in.ok() || !in.rest().empty()) return corrupt("ident has a bad size");
   if (ident.layout_version != kLayoutVersion)
     return fail(Code::kUnsupported, "layer index: layout version " + std::to_string(ident.layout_version));
-  if (compression > static_cast<uint8_t>(Compression::kGzip))
+  if (compression > static_cast<uint8_t>(Compression::kZstd))
     return fail(Code::kUnsupported, "layer index: compression kind " + std::to_string(compression));
   ident.compression = static_cast<Compression>(compression);
   if (ident.stored_size > kMaxOffset || ident.tar_size > kMaxOffset || ident.device_size > kMaxOffset ||
@@ -129,7 +129,9 @@ Result<SpanTable> decode_spans(Bytes raw, const LayerIdent& ident, uint64_t wind
     const auto flags = in.take<uint8_t>();
     point.bits = flags & 7;
     point.member_start = flags & kMemberStart;
-    if (flags > kMemberStart || (point.member_start && point.bits)) return corrupt("spans: flags");
+    if (flags > kMemberStart || (point.member_start && point.bits) ||
+        (ident.compression == Compression::kZstd && !point.member_start))
+      return corrupt("spans: flags");
   }
   table.window_ends.reserve(points.size());
   at = 0;
@@ -140,7 +142,7 @@ Result<SpanTable> decode_spans(Bytes raw, const LayerIdent& ident, uint64_t wind
   }
   if (!in.ok() || !in.rest().empty() || at != windows_size) return corrupt("spans have a bad size");
   if (ident.compression == Compression::kNone && !points.empty()) return corrupt("spans of a plain tar");
-  if (ident.compression == Compression::kGzip && ident.tar_size > 0 && (points.empty() || points[0] != Checkpoint{}))
+  if (ident.compression != Compression::kNone && ident.tar_size > 0 && (points.empty() || points[0] != Checkpoint{}))
     return corrupt("spans do not begin at the start");
   return table;
 }

@@ -15,6 +15,7 @@
 #include "image/index/stage.h"
 #include "image/index/zstd_frame.h"
 #include "image/tar/tar_reader.h"
+#include "image/zstd/zstd_stream.h"
 
 namespace hydrant::image {
 namespace {
@@ -49,7 +50,7 @@ Kind sniff(Bytes head) {
 
 }  // namespace
 
-// Three threads: the feeder inflates; `hasher_` hashes stored and plain bytes; `device_` reads the tar, fills the
+// Three threads: the feeder decompresses; `hasher_` hashes stored and plain bytes; `device_` reads the tar, fills the
 // device and packs windows. Between them go bounded queues of tasks; a task owns its bytes. Members below "owned by"
 // lines are touched by that thread alone until `drain`.
 class LayerBuilder::Pipeline {
@@ -95,12 +96,18 @@ class LayerBuilder::Pipeline {
     kind_ = sniff(head_);
     const std::string& type = expected_.media_type;
     if (type.size() > 255) return fail(Code::kInvalid, "media type of " + std::to_string(type.size()) + " bytes");
-    if (*kind_ == Kind::kZstd)
-      return fail(Code::kUnsupported, "zstd-compressed layers cannot be read yet (media type " + type + ")");
     if (*kind_ == Kind::kUnknown) {
-      const bool known = type.ends_with("tar") || type.ends_with("gzip");
-      return fail(known ? Code::kCorrupt : Code::kUnsupported, "is neither gzip nor tar (media type " + type + ")");
+      const bool known = type.ends_with("tar") || type.ends_with("gzip") || type.ends_with("zstd");
+      return fail(known ? Code::kCorrupt : Code::kUnsupported,
+                  "is neither gzip nor zstd nor tar (media type " + type + ")");
     }
+    if (*kind_ == Kind::kZstd)
+      zstd_.emplace(
+          ZstdStreamOptions{.span = options_.span, .piece = kPlainPiece},
+          [this](Buffer&& plain) { return take_plain(std::move(plain)), Result<>(); },
+          [this](const Checkpoint& at) {
+            return take_checkpoint({at, {}, {}, {}}), Result<>();
+          });
     if (*kind_ == Kind::kGzip)
       inflater_.emplace(
           InflaterOptions{.span = options_.span, .piece = kPlainPiece},
@@ -118,7 +125,7 @@ class LayerBuilder::Pipeline {
         continue;
       }
       hasher_.submit([this, copy = to_buffer(part)] { stored_sha_.update(copy); });
-      HYDRANT_TRY_VOID(inflater_->feed(part));
+      HYDRANT_TRY_VOID(zstd_ ? zstd_->feed(part) : inflater_->feed(part));
     }
     return {};
   }
@@ -148,12 +155,15 @@ class LayerBuilder::Pipeline {
       return fail(Code::kCorrupt,
                   "has " + std::to_string(stored_size_) + " bytes, expected " + std::to_string(*expected_.size));
     if (!kind_) HYDRANT_TRY_VOID(begin());
-    InflaterSummary summary;
+    uint64_t stored_end = stored_size_, tar_size = stored_size_;
+    Compression compression = Compression::kNone;
     if (inflater_) {
-      HYDRANT_TRY(summary, inflater_->finish());
+      HYDRANT_TRY(auto summary, inflater_->finish());
       if (!summary.clean_tail) return fail(Code::kCorrupt, "has garbage behind its last gzip member");
-    } else {
-      summary = {.stored_size = stored_size_, .stored_end = stored_size_, .plain_size = stored_size_};
+      stored_end = summary.stored_end, tar_size = summary.plain_size, compression = Compression::kGzip;
+    } else if (zstd_) {
+      HYDRANT_TRY(auto summary, zstd_->finish());
+      stored_end = summary.stored_end, tar_size = summary.plain_size, compression = Compression::kZstd;
     }
     hasher_.drain();
     device_.drain();
@@ -161,7 +171,7 @@ class LayerBuilder::Pipeline {
     HYDRANT_TRY_VOID(reader_.finish());
     HYDRANT_TRY(uint64_t device_size, writer_.finish());
 
-    const Digest diff_id = plain_sha_.finish(), digest = inflater_ ? stored_sha_.finish() : diff_id;
+    const Digest diff_id = plain_sha_.finish(), digest = *kind_ == Kind::kTar ? diff_id : stored_sha_.finish();
     if (!expected_.digest.is_zero() && digest != expected_.digest)
       return fail(Code::kCorrupt, "its bytes have digest " + digest.text());
     if (!expected_.diff_id.is_zero() && diff_id != expected_.diff_id)
@@ -173,9 +183,9 @@ class LayerBuilder::Pipeline {
                      .stored_size = stored_size_,
                      .media_type = expected_.media_type,
                      .diff_id = diff_id,
-                     .tar_size = summary.plain_size,
-                     .compression = inflater_ ? Compression::kGzip : Compression::kNone,
-                     .stored_end = summary.stored_end,
+                     .tar_size = tar_size,
+                     .compression = compression,
+                     .stored_end = stored_end,
                      .device_size = device_size,
                      .granule = options_.granule,
                      .span = options_.span,
@@ -188,7 +198,8 @@ class LayerBuilder::Pipeline {
     return BuiltLayer{.index = encode_layer_index(content),
                       .ident = content.ident,
                       .merkle_root = merkle_root(content.leaves, {device_size, options_.granule, kLayoutVersion}),
-                      .files = content.files.size()};
+                      .files = content.files.size(),
+                      .widest_span = widest_span(content.checkpoints, stored_end)};
   }
 
   // The first error stays; it says which layer. Release here, acquire in `feed` and `complete`.
@@ -214,9 +225,10 @@ class LayerBuilder::Pipeline {
   Buffer head_;  // until the kind is known
   uint64_t stored_size_ = 0;
   std::optional<Inflater> inflater_;
+  std::optional<ZstdStream> zstd_;
 
   // Owned by the hasher.
-  Sha256 stored_sha_;  // of gzip; a plain tar's is the same as the other
+  Sha256 stored_sha_;  // of what is compressed; a plain tar's is the same as the other
   Sha256 plain_sha_;
 
   // Owned by the device thread.

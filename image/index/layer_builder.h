@@ -19,11 +19,13 @@ struct BuiltLayer {
   Buffer index;  // bytes of the index file; LayerIndex::load takes them
   LayerIdent ident;
   Digest merkle_root;
-  uint64_t files = 0;  // entries of the file table
+  uint64_t files = 0;        // entries of the file table
+  uint64_t widest_span = 0;  // stored bytes; see is_lazy
 };
 
 // Hashing, tar reading and the sink run on two threads of the builder, a few pieces behind `feed`; memory stays under
-// 64 MB whatever the layer, but for what goes into the index. Not thread-safe: one thread feeds.
+// 64 MB whatever the layer, but for what goes into the index and the window that a zstd frame asks for. Not
+// thread-safe: one thread feeds.
 class LayerBuilder {
  public:
   // `sink` (may be empty) gets the whole device, ascending, in pieces of up to 1 MiB at multiples of 4096, on a thread
@@ -34,7 +36,7 @@ class LayerBuilder {
   ~LayerBuilder();
 
   // The next stored bytes, cut anywhere; blocks while the pipeline is full. kCorrupt names the layer; kUnsupported for
-  // compressions other than gzip; an error of the sink is passed on. After an error every call repeats it.
+  // what is neither gzip nor zstd nor tar; an error of the sink is passed on. After an error every call repeats it.
   Result<> feed(Bytes stored);
   // The blob is complete. kCorrupt when digest, size or diff_id are not the expected ones; the error names both.
   Result<BuiltLayer> finish();

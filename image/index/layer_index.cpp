@@ -256,6 +256,15 @@ Span LayerIndex::span(size_t i) const {
           last ? ident_.tar_size : checkpoints_[i + 1].plain_offset};
 }
 
+uint64_t widest_span(const std::vector<Checkpoint>& checkpoints, uint64_t stored_end) {
+  uint64_t widest = 0;
+  for (size_t i = 0; i < checkpoints.size(); ++i) {
+    const uint64_t end = i + 1 < checkpoints.size() ? checkpoints[i + 1].stored_offset : stored_end;
+    widest = std::max(widest, end - checkpoints[i].stored_offset);
+  }
+  return widest;
+}
+
 size_t LayerIndex::span_at(uint64_t plain_offset) const {
   auto after = std::upper_bound(checkpoints_.begin(), checkpoints_.end(), plain_offset,
                                 [](uint64_t offset, const Checkpoint& at) { return offset < at.plain_offset; });

@@ -11,14 +11,14 @@
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "base/error.h"
+#include "image/checkpoint.h"
 #include "image/file_table.h"
-#include "image/gzip/checkpoint.h"
 
 namespace hydrant::image {
 
 inline constexpr uint32_t kLayoutVersion = 1;  // of the V layout; part of a device's identity
 
-enum class Compression : uint8_t { kNone = 0, kGzip = 1 };
+enum class Compression : uint8_t { kNone = 0, kGzip = 1, kZstd = 2 };
 
 struct LayerIdent {
   Digest digest;             // of the stored blob
@@ -53,6 +53,12 @@ struct LayerExpectation {
   std::string media_type;
 };
 
+// A span is fetched and decoded whole, for one byte of it too. A layer with a longer one (zstd in few frames) is not
+// worth reading in the middle: its device is filled before it is mounted.
+inline constexpr uint64_t kMaxLazySpan = 32 << 20;  // stored bytes
+inline bool is_lazy(uint64_t widest_span) { return widest_span <= kMaxLazySpan; }
+uint64_t widest_span(const std::vector<Checkpoint>& checkpoints, uint64_t stored_end);
+
 // Everything an index holds, for the writer.
 struct LayerIndexContent {
   LayerIdent ident;
@@ -81,11 +87,13 @@ class LayerIndex {
   const std::vector<LayoutRow>& rows() const { return rows_; }
   const std::vector<Digest>& leaves() const { return leaves_; }
 
-  // gzip only: spans cut both the stored blob and the tar.
+  // Not of a plain tar: spans cut both the stored blob and the tar.
   size_t span_count() const { return checkpoints_.size(); }
   Span span(size_t i) const;
   // The span that holds the plain byte. `plain_offset` < tar_size.
   size_t span_at(uint64_t plain_offset) const;
+  // Stored bytes of the longest one; see is_lazy.
+  uint64_t widest_span() const { return image::widest_span(checkpoints_, ident_.stored_end); }
   // Decompressed; empty at a member's start.
   Result<Buffer> window(size_t i) const;
 

@@ -7,6 +7,7 @@
 #include "image/gzip/span_decoder.h"
 #include "image/index/granule_assembler.h"
 #include "image/index/merkle.h"
+#include "image/zstd/zstd_span_decoder.h"
 
 namespace hydrant::image {
 namespace {
@@ -95,7 +96,7 @@ Fill LayerLayout::plan(ByteRange wanted) const {
   return fill;
 }
 
-// Inflates from the first span's checkpoint straight through the others: only the start of a fill needs a window.
+// Decompresses from the first span's checkpoint straight through the others: only the start of a fill needs a window.
 class LayerLayout::Decoding final : public Layout::Decoder {
  public:
   Decoding(const LayerLayout& layout, const Fill& fill, DeviceSink sink)
@@ -113,8 +114,9 @@ class LayerLayout::Decoding final : public Layout::Decoder {
       return fail(Code::kCorrupt, where() + ": more stored bytes than asked for");
     fed_ += stored.size();
     if (plain()) return take(stored);
-    if (!span_) HYDRANT_TRY_VOID(enter());
-    auto fed = span_->feed(stored, [this](Bytes piece) { return take(piece); });
+    if (!span_ && !frames_) HYDRANT_TRY_VOID(enter());
+    auto taker = [this](Bytes piece) { return take(piece); };
+    auto fed = frames_ ? frames_->feed(stored, taker) : span_->feed(stored, taker);
     if (!fed && fed.error().code == Code::kCorrupt) return fail(std::move(fed).error().in(where()));
     return fed;
   }
@@ -123,8 +125,9 @@ class LayerLayout::Decoding final : public Layout::Decoder {
     if (fed_ != fill_.stored.size())
       return fail(Code::kCorrupt, where() + ": got " + std::to_string(fed_) + " stored bytes instead of " +
                                       std::to_string(fill_.stored.size()));
-    if (span_)
-      if (auto whole = span_->finish(); !whole) return fail(std::move(whole).error().in(where()));
+    if (span_ || frames_)
+      if (auto whole = frames_ ? frames_->finish() : span_->finish(); !whole)
+        return fail(std::move(whole).error().in(where()));
     return granules_.finish(fill_.device.end);
   }
 
@@ -139,8 +142,13 @@ class LayerLayout::Decoding final : public Layout::Decoder {
     const Span from = index_.span(first), to = index_.span(index_.span_at(tar_.end - 1));
     HYDRANT_CHECK(from.stored().begin == fill_.stored.begin && to.stored().end == fill_.stored.end,
                   "decoder() of a fill that plan() did not make");
+    const Span all{from.start, to.stored_end, tar_.end};
+    if (index_.ident().compression == Compression::kZstd) {
+      frames_.emplace(all);
+      return {};
+    }
     HYDRANT_TRY(auto window, index_.window(first));
-    span_.emplace(Span{from.start, to.stored_end, tar_.end}, window);
+    span_.emplace(all, window);
     return {};
   }
 
@@ -165,7 +173,9 @@ class LayerLayout::Decoding final : public Layout::Decoder {
   RowWalk rows_;
   uint64_t at_;  // tar offset of the next plain byte
   uint64_t fed_ = 0;
-  std::optional<SpanDecoder> span_;  // of a compressed layer, from its first byte on
+  // Of a compressed layer, from its first byte on: gzip or zstd.
+  std::optional<SpanDecoder> span_;
+  std::optional<ZstdSpanDecoder> frames_;
 };
 
 std::unique_ptr<Layout::Decoder> LayerLayout::decoder(const Fill& fill, DeviceSink sink) const {

@@ -1,4 +1,4 @@
-// The layout of a layer's device over its stored blob: gzip through checkpoints, plain tar by offset.
+// The layout of a layer's device over its stored blob: gzip and zstd through checkpoints, plain tar by offset.
 #pragma once
 
 #include <memory>

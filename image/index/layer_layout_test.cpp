@@ -5,6 +5,7 @@
 #include "image/index/identity_layout.h"
 #include "image/index/index_fixture.h"
 #include "image/index/merkle.h"
+#include "image/zstd/zstd_fixture.h"
 
 namespace hydrant::image {
 namespace {
@@ -52,7 +53,8 @@ TEST(LayerLayout, AnyRangeOfTheDeviceComesBackAsTheBuilderMadeIt) {
   std::vector<Buffer> members;
   for (size_t at = 0; at < plain.size(); at += 100'000)
     members.push_back(gzip(Bytes(plain).subspan(at, std::min<size_t>(100'000, plain.size() - at))));
-  for (const Buffer& stored : {gzip(plain), gzip(plain, 1, 10'000), gzip(plain, 0), joined(members), plain}) {
+  for (const Buffer& stored :
+       {gzip(plain), gzip(plain, 1, 10'000), gzip(plain, 0), joined(members), zstd(plain, 90'000), plain}) {
     for (uint32_t granule : {64 << 10, 256 << 10, 1 << 20}) {
       auto built = build(stored, expectation(stored, plain), {.span = 256 << 10, .granule = granule});
       ASSERT_TRUE(built) << built.error().what;
@@ -74,7 +76,7 @@ TEST(LayerLayout, HandsOutTheNeighboursThatASpanCompletes) {
 
 TEST(LayerLayout, ChangedStoredBytesNeverReachTheSinkWrong) {
   const Buffer plain = tar(many_files(6));
-  for (const Buffer& stored : {gzip(plain, 6, 20'000), gzip(plain, 0), plain}) {
+  for (const Buffer& stored : {gzip(plain, 6, 20'000), gzip(plain, 0), zstd(plain, 100'000), plain}) {
     auto built = build(stored, expectation(stored, plain), {.span = 256 << 10, .granule = 64 << 10});
     ASSERT_TRUE(built);
     LayerLayout layout(*LayerIndex::load(built->layer.index, {}));

@@ -1,15 +1,18 @@
 """The mounted tree equals what umoci unpacks, on both ways a mount can come about."""
 
+import json
 import re
 import shutil
 import subprocess
 
+import images
+import oci
 from case import Case
 
 
 class Trees(Case):
-    def both_ways(self, image):
-        expected = self.unpack(image)
+    def both_ways(self, image, expected=None):
+        expected = expected or self.unpack(image)
         reference = self.push(image)
         streamed = self.hydrant.mount(reference)
         self.same_tree(expected, streamed)
@@ -28,14 +31,24 @@ class Trees(Case):
     def test_many_layers_with_whiteouts_and_opaque_directories(self):
         self.both_ways("many")
 
+    def test_zstd_and_zstd_chunked_as_skopeo_writes_them(self):
+        for image, compression in (("many", "zstd:chunked"), ("everything", "zstd")):
+            directory = self.temporary() / "oci"
+            subprocess.run(["skopeo", "copy", "--quiet", "--dest-compress-format", compression,
+                            f"oci:{images.path(image)}:latest", f"oci:{directory}:latest"], check=True)
+            manifest = json.loads((directory / "blobs/sha256" / oci.manifest_descriptor(directory)["digest"][7:]).read_text())
+            for layer in manifest["layers"]:
+                with (directory / "blobs/sha256" / layer["digest"][7:]).open("rb") as blob:
+                    self.assertEqual(blob.read(4), b"\x28\xb5\x2f\xfd", layer)
+            self.both_ways(directory, self.unpack(image))  # umoci cannot read zstd
+            self.hydrant.ok("stop")
+            shutil.rmtree(self.hydrant.root)
+
     def test_links_holes_long_names_capabilities_and_odd_nodes(self):
         self.both_ways("everything")
 
     def test_a_single_layer_equals_what_tar_unpacks(self):
         import gzip
-        import images
-        import json
-        import oci
         directory = images.path("everything")
         manifest = json.loads((directory / "blobs/sha256" / oci.manifest_descriptor(directory)["digest"][7:]).read_text())
         layer = gzip.decompress((directory / "blobs/sha256" / manifest["layers"][0]["digest"][7:]).read_bytes())
