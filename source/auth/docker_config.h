@@ -16,6 +16,7 @@ struct Credentials {
   std::string identity_token;  // an OAuth2 refresh token; replaces the password
 
   bool empty() const { return username.empty() && identity_token.empty(); }
+  bool operator==(const Credentials&) const = default;
 };
 
 // A value; immutable after parse, so thread-safe.

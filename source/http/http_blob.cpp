@@ -215,7 +215,8 @@ Result<> HttpBlob::read(const ReadRequest& request, const Sink& sink) {
     progress.retry_after.reset();
     auto done = attempt(progress);
     if (done) break;
-    if (progress.at > before) backoff.reset();
+    // An origin that is asked too often is no broken one: its pace decides when it is asked again, until the deadline.
+    if (progress.at > before || done.error().code == Code::kBusy) backoff.reset();
     if (!done.error().retry) return done;
     HYDRANT_TRY_VOID(backoff.wait(done.error(), progress.retry_after));
   }

@@ -301,7 +301,7 @@ TEST(HttpBlob, OpenCopesWithEmptyObjectsAndServersWithoutRanges) {
 // A registry at home that sends blob readers to a storage host with signed URLs.
 class Key final : public Authorizer {
  public:
-  Result<std::string> authorization(const Patience&) override { return "Bearer secret"; }
+  Result<Authorization> authorize(const HttpRequest&) override { return Authorization{.value = "Bearer secret"}; }
   Result<bool> refused(const std::string&, const HttpHead&, const Patience&) override { return false; }
 };
 

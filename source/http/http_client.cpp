@@ -3,6 +3,7 @@
 #include "proto/oci.h"
 #include "proto/reference.h"
 #include "source/http/backoff.h"
+#include "source/http/politeness.h"
 #include "source/http/transfer.h"
 
 namespace hydrant::source {
@@ -13,6 +14,11 @@ constexpr int kMaxRedirects = 5;
 
 bool is_redirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+bool may_be_refusal(const HttpHead& head) {
+  return head.status == 400 || head.status == 401 || head.status == 403 ||
+         (is_redirect(head.status) && head.header("location").empty());
 }
 
 bool asks_for_retry(int status) { return status == 408 || status == 429 || (status >= 500 && status != 501); }
@@ -44,24 +50,32 @@ std::string HttpHead::header(const std::string& lower_case_name) const {
 HttpClient::HttpClient(HttpOptions options) : options_(std::move(options)) {
   if (options_.user_agent.empty()) options_.user_agent = "hydrant/" HYDRANT_VERSION;
   pool_ = std::make_unique<ConnectionPool>(options_.idle_per_origin);
+  politeness_ = std::make_unique<Politeness>(options_.transfers_per_origin);
 }
 HttpClient::~HttpClient() = default;
 
 Result<HttpHead> HttpClient::send(const HttpRequest& request, const BodySink& sink) {
   const auto home = origin_of(request.url);
-  std::string url = request.url, authorization;
+  std::string url = request.url;
+  Authorization authorization;
   if (request.authorizer) {
-    HYDRANT_TRY(authorization, request.authorizer->authorization(request.patience));
+    HYDRANT_TRY(authorization, request.authorizer->authorize(request));
   }
-  bool asked_again = false;
+  unsigned lessons = 0;
   for (int redirects = 0;;) {
-    bool at_home = origin_of(url) == home;
-    HYDRANT_TRY(HttpHead head, transfer(*pool_, options_, request, url, at_home ? authorization : "", sink));
-    if (head.status == 401 && at_home && request.authorizer && !asked_again) {
-      asked_again = true;
-      HYDRANT_TRY(bool more, request.authorizer->refused(authorization, head, request.patience));
+    const auto origin = origin_of(url);
+    const bool at_home = origin == home;
+    auto exchange = [&]() -> Result<HttpHead> {
+      HYDRANT_TRY(auto turn, politeness_->take(origin, request.patience));
+      return transfer(*pool_, options_, request, url, at_home ? authorization : Authorization{}, sink);
+    };
+    HYDRANT_TRY(HttpHead head, exchange());
+    politeness_->answered(origin, head);
+    if (at_home && request.authorizer && lessons < request.authorizer->lessons() && may_be_refusal(head)) {
+      ++lessons;
+      HYDRANT_TRY(bool more, request.authorizer->refused(authorization.value, head, request.patience));
       if (!more) return head;
-      HYDRANT_TRY(authorization, request.authorizer->authorization(request.patience));
+      HYDRANT_TRY(authorization, request.authorizer->authorize(request));
       continue;
     }
     if (!is_redirect(head.status)) return head;

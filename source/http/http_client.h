@@ -24,12 +24,14 @@ struct HttpOptions {
   unsigned attempts = 5;                              // of one request, or in a row without progress of a read
   std::chrono::milliseconds first_backoff{100};       // doubles per attempt, with jitter
   std::chrono::milliseconds longest_backoff{5'000};
-  size_t idle_per_origin = 16;  // kept connections
-  std::string ca_file;          // PEM; empty: the system's
-  std::string user_agent;       // empty: "hydrant/<version>"
+  size_t idle_per_origin = 16;       // kept connections
+  size_t transfers_per_origin = 32;  // at a time; more wait for one to end
+  std::string ca_file;               // PEM; empty: the system's
+  std::string user_agent;            // empty: "hydrant/<version>"
 };
 
 class ConnectionPool;
+class Politeness;
 
 // How long the work may take and whether anybody still wants it.
 struct Patience {
@@ -47,15 +49,24 @@ struct HttpHead {
   std::string header(const std::string& lower_case_name) const;  // empty when missing
 };
 
-// Gives the Authorization header for requests to one origin, and gets to see its refusals. Thread-safe.
+struct HttpRequest;
+
+// What a request carries to be let in.
+struct Authorization {
+  std::string value = {};                 // of the Authorization header; empty sends none
+  std::vector<std::string> headers = {};  // others that belong to it: "X-Amz-Date: …"
+};
+
+// Authorizes requests to one origin, and gets to see its refusals. Thread-safe.
 class Authorizer {
  public:
   virtual ~Authorizer() = default;
-  // The header's value; empty sends none.
-  virtual Result<std::string> authorization(const Patience& patience) = 0;
-  // The origin answered 401 to a request that carried `used`. True when authorization() has something else to offer
-  // now.
+  virtual Result<Authorization> authorize(const HttpRequest& request) = 0;
+  // The origin refused a request that carried `used`: 400, 401, 403, or a redirect that leads nowhere. True when
+  // authorize() has something else to offer now.
   virtual Result<bool> refused(const std::string& used, const HttpHead& answer, const Patience& patience) = 0;
+  // How many refusals of one request it may learn from.
+  virtual unsigned lessons() const { return 1; }
 };
 
 struct HttpRequest {
@@ -78,9 +89,9 @@ class HttpClient {
   ~HttpClient();
   HttpClient(const HttpClient&) = delete;
 
-  // One try: authorization with one re-ask after 401, up to 5 redirects, no retries. Any status is a success here; a
-  // sink's error is the result, with `retry` cleared. kUnreachable names the origin; kTooSlow, kCancelled as Patience
-  // has it; a transfer that broke or stalled has `retry` set.
+  // One try: authorization, asked again after refusals that the authorizer learns from, up to 5 redirects, no retries.
+  // Any status is a success here; a sink's error is the result, with `retry` cleared. kUnreachable names the origin;
+  // kTooSlow, kCancelled as Patience has it; a transfer that broke or stalled has `retry` set.
   Result<HttpHead> send(const HttpRequest& request, const BodySink& sink);
 
   struct Document {
@@ -96,6 +107,7 @@ class HttpClient {
  private:
   HttpOptions options_;
   std::unique_ptr<ConnectionPool> pool_;
+  std::unique_ptr<Politeness> politeness_;
 };
 
 // The error of a status that is none of success, `what` in front. Sets `retry` for 408, 429 and 5xx.

@@ -224,10 +224,11 @@ void set_options(Exchange& exchange, const HttpOptions& options, const HttpReque
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, &exchange);
 }
 
-Result<HeaderList> header_list(const HttpRequest& request, const std::string& authorization) {
+Result<HeaderList> header_list(const HttpRequest& request, const Authorization& authorization) {
   std::vector<std::string> lines = request.headers;
   if (request.range) lines.push_back("Range: " + proto::range_header(*request.range));
-  if (!authorization.empty()) lines.push_back("Authorization: " + authorization);
+  if (!authorization.value.empty()) lines.push_back("Authorization: " + authorization.value);
+  lines.insert(lines.end(), authorization.headers.begin(), authorization.headers.end());
   HeaderList list;
   for (const auto& line : lines) {
     // A line break in a token would be a header of its own choosing.
@@ -283,7 +284,7 @@ void ConnectionPool::give_back(const std::string& origin, std::unique_ptr<Connec
 }
 
 Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, const HttpRequest& request,
-                          const std::string& url, const std::string& authorization, const BodySink& sink) {
+                          const std::string& url, const Authorization& authorization, const BodySink& sink) {
   auto origin = origin_of(url);
   if (origin.empty()) return fail(Code::kInvalid, proto::url_without_secrets(url) + ": malformed URL");
   if (request.patience.stop.stop_requested()) return fail(Code::kCancelled, origin + ": cancelled");

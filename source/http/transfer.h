@@ -45,9 +45,9 @@ class ConnectionPool {
   Guarded<Idle> idle_;
 };
 
-// `authorization` is the header's value, or empty. Errors as HttpClient::send has them.
+// Errors as HttpClient::send has them.
 Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, const HttpRequest& request,
-                          const std::string& url, const std::string& authorization, const BodySink& sink);
+                          const std::string& url, const Authorization& authorization, const BodySink& sink);
 
 // Where `location` leads from `base`. kDenied when it leaves TLS.
 Result<std::string> redirect_target(const std::string& base, const std::string& location);

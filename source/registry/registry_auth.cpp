@@ -16,13 +16,16 @@ constexpr size_t kMaxAnswer = 1 << 20;
 constexpr size_t kMaxToken = 32 << 10;
 constexpr auto kDefaultLife = std::chrono::seconds(60);  // of a token that does not say, by the specification
 constexpr auto kLongestLife = std::chrono::hours(24);
+constexpr auto kLoginLife = std::chrono::minutes(5);     // of credentials, until their helper is asked again
+constexpr auto kYoung = std::chrono::seconds(1);         // asking again for what is no older gives the same
+constexpr auto kRefusalLife = std::chrono::seconds(1);   // of a token service's no
 constexpr auto kRenewalPause = std::chrono::seconds(5);  // after a renewal that failed while the token still holds
 
 // One fixed header, for the token service alone.
 class FixedAuthorization final : public Authorizer {
  public:
   explicit FixedAuthorization(std::string value) : value_(std::move(value)) {}
-  Result<std::string> authorization(const Patience&) override { return value_; }
+  Result<Authorization> authorize(const HttpRequest&) override { return Authorization{.value = value_}; }
   Result<bool> refused(const std::string&, const HttpHead&, const Patience&) override { return false; }
 
  private:
@@ -72,13 +75,19 @@ RegistryAuth::RegistryAuth(std::shared_ptr<HttpClient> client, std::string regis
       config_(std::move(config)),
       clock_(clock) {}
 
-Result<std::string> RegistryAuth::authorization(const Patience& patience) {
+Result<Authorization> RegistryAuth::authorize(const HttpRequest& request) {
+  HYDRANT_TRY(std::string value, header(request.patience));
+  return Authorization{.value = std::move(value)};
+}
+
+Result<std::string> RegistryAuth::header(const Patience& patience) {
   auto state = state_.lock();
   for (;;) {
     if (!state->bearer) return state->header;
     const auto now = clock_.now();
     const bool holds = state->token && now < state->token->expires_at;
     if (holds && (now < state->token->renew_at || state->asking)) return state->header;
+    if (state->refusal && now < state->refused_until) return fail(*state->refusal);
     if (!state->asking) break;
     changed_.wait_until(state.native(), patience.stop, patience.deadline.at(), [&] { return !state->asking; });
     if (patience.stop.stop_requested()) return fail(Code::kCancelled, registry_ + ": cancelled");
@@ -87,12 +96,12 @@ Result<std::string> RegistryAuth::authorization(const Patience& patience) {
 
   state->asking = true;
   const auto challenge = *state->bearer;
-  const auto credentials = state->credentials.value_or(Credentials{});
   state.native().unlock();
-  auto token = ask_token_service(challenge, credentials, patience);
+  auto token = new_token(challenge, patience);
   state.native().lock();
   state->asking = false;
   changed_.notify_all();
+  state->refusal.reset();
   if (token) {
     state->header = "Bearer " + token->value;
     state->token = std::move(*token);
@@ -103,10 +112,25 @@ Result<std::string> RegistryAuth::authorization(const Patience& patience) {
     state->token->renew_at = clock_.now() + kRenewalPause;
     return state->header;
   }
+  if (token.error().code == Code::kUnauthorized) {
+    state->refusal = token.error();
+    state->refused_until = clock_.now() + kRefusalLife;
+  }
   return fail(std::move(token.error()));
 }
 
+Result<RegistryAuth::Token> RegistryAuth::new_token(const proto::Challenge& challenge, const Patience& patience) {
+  HYDRANT_TRY(Credentials known, credentials(patience, kLoginLife));
+  auto token = ask_token_service(challenge, known, patience);
+  if (token || token.error().code != Code::kUnauthorized) return token;
+  HYDRANT_TRY(Credentials fresh, credentials(patience, Duration(0)));
+  if (fresh == known) return token;
+  return ask_token_service(challenge, fresh, patience);
+}
+
 Result<bool> RegistryAuth::refused(const std::string& used, const HttpHead& answer, const Patience& patience) {
+  if (answer.status != 401 && answer.status != 403) return false;
+  if (answer.status == 403) return forbidden(used, patience);
   std::optional<proto::Challenge> bearer, plain;
   for (auto& challenge : proto::parse_challenges(answer.header("www-authenticate"))) {
     if (challenge.scheme == "bearer" && !bearer && !challenge.param("realm").empty())
@@ -115,16 +139,43 @@ Result<bool> RegistryAuth::refused(const std::string& used, const HttpHead& answ
       plain = std::move(challenge);
   }
   if (!bearer && !plain) return false;
-  HYDRANT_TRY(Credentials known, credentials(patience));
-
-  auto state = state_.lock();
-  if (state->header != used) return true;  // somebody else was refused, too, and got something new
+  HYDRANT_TRY(Credentials known, credentials(patience, kLoginLife));
   if (bearer) {
+    auto state = state_.lock();
+    if (state->header != used) return true;  // somebody else was refused, too, and got something new
     state->bearer = std::move(bearer);
     state->token.reset();
     state->header.clear();
     return true;
   }
+  // What was just refused may have expired in the helper that gave it.
+  if (used == basic(known)) {
+    HYDRANT_TRY(known, credentials(patience, Duration(0)));
+  }
+  return offer_basic(used, known);
+}
+
+// 403 is what some registries answer to credentials that have expired, and all of them to an image that is not ours to
+// read. Both are asked again once, with something new if there is any.
+Result<bool> RegistryAuth::forbidden(const std::string& used, const Patience& patience) {
+  if (used.empty()) return false;
+  {
+    auto state = state_.lock();
+    if (state->header != used) return true;
+    if (state->bearer) {
+      if (!state->token || clock_.now() - state->token->asked_at < kYoung) return false;
+      state->token.reset();
+      state->header.clear();
+      return true;
+    }
+  }
+  HYDRANT_TRY(Credentials known, credentials(patience, Duration(0)));
+  return offer_basic(used, known);
+}
+
+bool RegistryAuth::offer_basic(const std::string& used, const Credentials& known) {
+  auto state = state_.lock();
+  if (state->header != used) return true;
   if (known.username.empty()) return false;
   auto header = basic(known);
   if (header == used) return false;
@@ -134,12 +185,19 @@ Result<bool> RegistryAuth::refused(const std::string& used, const HttpHead& answ
   return true;
 }
 
-Result<Credentials> RegistryAuth::credentials(const Patience& patience) {
-  if (auto state = state_.lock(); state->credentials) return *state->credentials;
+Result<Credentials> RegistryAuth::credentials(const Patience& patience, Duration max_age) {
+  {
+    auto state = state_.lock();
+    // A helper that was asked a moment ago has nothing newer to say, however many readers are refused.
+    if (state->login && clock_.now() - state->login->found_at <= std::max<Duration>(max_age, kYoung))
+      return state->login->credentials;
+  }
   // Outside the lock: a helper may run for seconds. Two threads that both ask get the same answer.
   auto found = config_.find(registry_, patience.deadline);
+  auto state = state_.lock();
+  if (!found && state->login) return state->login->credentials;
   if (!found) return fail(std::move(found.error()).in("credentials for " + registry_));
-  state_.lock()->credentials = *found;
+  state->login = Login{*found, clock_.now()};
   return found;
 }
 
@@ -193,14 +251,14 @@ Result<RegistryAuth::Token> RegistryAuth::ask_token_service(const proto::Challen
     life =
         std::chrono::seconds(std::clamp<int64_t>(found->get<int64_t>(), 1, std::chrono::seconds(kLongestLife).count()));
   const Duration ahead = std::min<Duration>(Duration(life) / 4, std::chrono::seconds(30));
-  return Token{std::move(value), asked_at + life - ahead, asked_at + life};
+  return Token{std::move(value), asked_at + life - ahead, asked_at + life, asked_at};
 }
 
 std::string RegistryAuth::way_out() {
   auto state = state_.lock();
-  if (!state->credentials || state->credentials->empty())
+  if (!state->login || state->login->credentials.empty())
     return registry_ + " needs credentials; run docker login " + registry_;
-  const auto& user = state->credentials->username;
+  const auto& user = state->login->credentials.username;
   return registry_ + " refuses the credentials" + (user.empty() ? "" : " of " + user) + "; run docker login " +
          registry_;
 }

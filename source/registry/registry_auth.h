@@ -21,7 +21,7 @@ class RegistryAuth final : public Authorizer {
   RegistryAuth(std::shared_ptr<HttpClient> client, std::string registry, std::string repository, bool plain_http,
                DockerConfig config, const Clock& clock);
 
-  Result<std::string> authorization(const Patience& patience) override;
+  Result<Authorization> authorize(const HttpRequest& request) override;
   Result<bool> refused(const std::string& used, const HttpHead& answer, const Patience& patience) override;
 
   // For the message about a 401: what was tried and what would help.
@@ -32,17 +32,30 @@ class RegistryAuth final : public Authorizer {
     std::string value;
     Instant renew_at;  // a good while before it expires
     Instant expires_at;
+    Instant asked_at;
+  };
+  struct Login {
+    Credentials credentials;
+    Instant found_at;
   };
   struct State {
     std::optional<proto::Challenge> bearer;  // what the registry asked for
     std::string header;                      // "Basic …", "Bearer …" or empty; what authorization() answers
     std::optional<Token> token;              // behind a "Bearer" header
     bool asking = false;                     // somebody is at the token service
-    std::optional<Credentials> credentials;  // looked up at the first refusal
+    std::optional<Login> login;              // looked up at the first refusal, anew when they are old or refused
+    std::optional<Error> refusal;            // of the token service to these credentials; forgotten at refused_until
+    Instant refused_until;
   };
   using Lock = Guarded<State>::Lock;
 
-  Result<Credentials> credentials(const Patience& patience);
+  Result<std::string> header(const Patience& patience);
+  // What helpers give expires, and files are rewritten: credentials are looked up anew when they are older than
+  // `max_age`. A lookup that fails leaves the old ones in use.
+  Result<Credentials> credentials(const Patience& patience, Duration max_age);
+  Result<bool> forbidden(const std::string& used, const Patience& patience);
+  bool offer_basic(const std::string& used, const Credentials& known);
+  Result<Token> new_token(const proto::Challenge& challenge, const Patience& patience);
   Result<Token> ask_token_service(const proto::Challenge& challenge, const Credentials& credentials,
                                   const Patience& patience);
 

@@ -2,9 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
 #include <atomic>
+#include <filesystem>
 
+#include "base/file.h"
 #include "base/guarded.h"
 #include "source/auth/base64.h"
 #include "source/http/scripted_server.h"
@@ -206,6 +209,105 @@ TEST(RegistryAuth, ATokenServiceThatRefusesIsAMatterOfCredentials) {
   EXPECT_THAT(none.what, HasSubstr("docker login"));
   auto wrong = store_at(server.registry, config_for(server.registry, R"("username":"ann","password":"pw")"));
   EXPECT_THAT(wrong.manifest("1", soon()).error().what, HasSubstr("refuses the credentials of ann"));
+}
+
+TEST(RegistryAuth, ATokenThatIsForbiddenIsReplacedOnceUnlessItIsNew) {
+  TokenRegistry server;
+  std::atomic<int> forbidden_up_to = 0;
+  std::atomic<int> asked = 0;
+  ScriptedServer front([&](const Request& r) -> Response {
+    ++asked;
+    if (r.header("authorization").empty())
+      return {.status = 401,
+              .headers = {"WWW-Authenticate: Bearer realm=\"" + server.service.url("/token") +
+                          "\",service=\"reg.example\""}};
+    if (std::stoi(r.header("authorization").substr(13)) <= forbidden_up_to) return {.status = 403};
+    return serve_registry(r);
+  });
+  ManualClock clock;
+  auto store = store_at(front, "", clock);
+  ASSERT_TRUE(store.manifest("1", soon()));
+  forbidden_up_to = 1;
+  clock.advance(5s);
+  EXPECT_TRUE(store.manifest("1", soon()));
+  EXPECT_EQ(server.issued, 2);
+  forbidden_up_to = 1000;  // it is not about the token
+  clock.advance(5s);
+  auto before = asked.load();
+  EXPECT_EQ(store.manifest("1", soon()).error().code, Code::kDenied);
+  EXPECT_EQ(asked - before, 2);
+  before = asked.load();
+  EXPECT_EQ(store.manifest("1", soon()).error().code, Code::kDenied);
+  EXPECT_EQ(asked - before, 1);
+  EXPECT_EQ(server.issued, 3);
+}
+
+TEST(RegistryAuth, ATokenServiceThatSaidNoIsNotAskedByEachReader) {
+  TokenRegistry server;
+  ManualClock clock;
+  auto store = store_at(server.registry, "", clock);
+  server.refuse = true;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(store.manifest("1", soon()).error().code, Code::kUnauthorized);
+  EXPECT_EQ(server.asked, 1);
+  server.refuse = false;
+  clock.advance(2s);
+  EXPECT_TRUE(store.manifest("1", soon()));
+}
+
+// A credential helper in front of PATH that gives what stands in a file, which a test rewrites.
+class ExpiringHelper : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/hydrant-helper-XXXXXX";
+    directory_ = ::mkdtemp(name);
+    old_path_ = ::getenv("PATH");
+    ::setenv("PATH", (directory_ + ":" + old_path_).c_str(), 1);
+    ASSERT_TRUE(write_file_atomic(directory_ + "/docker-credential-turns",
+                                  as_bytes("#!/bin/sh\ncat " + directory_ + "/answer"), 0700));
+    give("first");
+  }
+  void TearDown() override {
+    ::setenv("PATH", old_path_.c_str(), 1);
+    std::filesystem::remove_all(directory_);
+  }
+  void give(const std::string& password) {
+    ASSERT_TRUE(
+        write_file_atomic(directory_ + "/answer", as_bytes(R"({"Username":"AWS","Secret":")" + password + R"("})")));
+  }
+  std::string directory_, old_path_;
+};
+
+TEST_F(ExpiringHelper, IsAskedAgainWhenWhatItGaveIsRefused) {
+  for (int refusal : {401, 403}) {
+    give("first");
+    Guarded<std::string> accepted("first");
+    ScriptedServer server([&](const Request& r) -> Response {
+      if (r.header("authorization").empty()) return {.status = 401, .headers = {"WWW-Authenticate: Basic realm=\"r\""}};
+      if (r.header("authorization") == "Basic " + base64_encode("AWS:" + *accepted.lock())) return serve_registry(r);
+      return {.status = refusal, .headers = {"WWW-Authenticate: Basic realm=\"r\""}};
+    });
+    ManualClock clock;
+    auto store = store_at(server, R"({"credsStore":"turns"})", clock);
+    ASSERT_TRUE(store.manifest("1", soon()));
+    *accepted.lock() = "second";
+    clock.advance(12h);
+    EXPECT_FALSE(store.manifest("1", soon())) << refusal;  // the helper has nothing new yet
+    give("second");
+    clock.advance(2s);
+    auto renewed = store.manifest("1", soon());
+    EXPECT_TRUE(renewed) << refusal << " " << renewed.error().what;
+  }
+}
+
+TEST_F(ExpiringHelper, IsAskedAgainBeforeATokenIsRenewed) {
+  TokenRegistry server;
+  ManualClock clock;
+  auto store = store_at(server.registry, R"({"credsStore":"turns"})", clock);
+  ASSERT_TRUE(store.manifest("1", soon()));
+  give("second");
+  clock.advance(1h);
+  ASSERT_TRUE(store.manifest("1", soon()));
+  EXPECT_EQ(server.service.requests().back().header("authorization"), "Basic " + base64_encode("AWS:second"));
 }
 
 TEST(RegistryAuth, ManyReadersShareOneToken) {

@@ -8,9 +8,12 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <filesystem>
+#include <thread>
 
 #include "base/file.h"
 #include "source/auth/base64.h"
@@ -201,6 +204,59 @@ TEST_F(DockerRegistry, UnreachableRegistriesAreNamed) {
   auto gone = resolve(host + "/team/app:1", "").error();
   EXPECT_EQ(gone.code, Code::kUnreachable);
   EXPECT_THAT(gone.what, HasSubstr(host));
+}
+
+// nginx in front of a blob, as registries limit their clients: 50 requests a second, no burst.
+TEST(LimitedRegistry, ServesManyReadersWithoutOneFailedRead) {
+  if (!installed("nginx")) GTEST_SKIP() << "SKIPPED, NOT TESTED: nginx is not installed";
+  char name[] = "/tmp/hydrant-limited-XXXXXX";
+  const std::string directory = ::mkdtemp(name), host = "127.0.0.1:" + std::to_string(free_port());
+  ::chmod(directory.c_str(), 0755);
+  const std::string content(100'000, 'x');
+  const auto digest = sha256(as_bytes(content));
+  const auto blobs = directory + "/v2/app/blobs";
+  ASSERT_TRUE(make_directories(blobs, 0755));
+  ASSERT_TRUE(write_file_atomic(blobs + "/" + digest.text(), as_bytes(content), 0644));
+  const auto config = "daemon off; master_process off; pid " + directory + "/pid; error_log " + directory +
+                      "/log; events {}\nhttp { access_log " + directory +
+                      "/access; limit_req_zone $binary_remote_addr zone=z:1m rate=50r/s; "
+                      "limit_req_status 429;\nserver { listen " +
+                      host + "; root " + directory + "; location /v2/app/ { limit_req zone=z; } } }\n";
+  ASSERT_TRUE(write_file_atomic(directory + "/nginx.conf", as_bytes(config)));
+  pid_t nginx = start({"setpriv", "--pdeathsig", "KILL", "nginx", "-p", directory, "-c", directory + "/nginx.conf"},
+                      directory + "/out");
+  ASSERT_GT(nginx, 0);
+  HttpClient patient(
+      {.attempts = 1000, .first_backoff = 20ms, .longest_backoff = 50ms, .ca_file = {}, .user_agent = {}});
+  auto up = patient.get({.url = "http://" + host + "/",
+                         .headers = {},
+                         .body = {},
+                         .range = {},
+                         .authorizer = nullptr,
+                         .patience = {soon(), {}}},
+                        1 << 20);
+  EXPECT_TRUE(up) << up.error().what << read_file(directory + "/out").value_or("");
+
+  auto reference = proto::SourceReference::parse(host + "/app:1").value();
+  auto store = open_image_store(reference, std::make_shared<HttpClient>(), {}).value();
+  auto blob = store->blob(digest, content.size(), soon()).value();
+  std::atomic<int> good = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 6; ++t)
+      threads.emplace_back([&] {
+        for (uint64_t i = 0; i < 15; ++i) {
+          auto bytes = read_all(*blob, {.range = {i, i + 5000}, .deadline = soon(), .stop = {}});
+          good += bytes.has_value();
+          if (!bytes) ADD_FAILURE() << bytes.error().what;
+        }
+      });
+  }
+  EXPECT_EQ(good, 90);
+  EXPECT_THAT(read_file(directory + "/access").value_or(""), HasSubstr("\" 429 "));  // it did limit
+  ::kill(nginx, SIGKILL);
+  ::waitpid(nginx, nullptr, 0);
+  std::filesystem::remove_all(directory);
 }
 
 }  // namespace
