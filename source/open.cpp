@@ -4,6 +4,7 @@
 #include "source/file/oci_dir.h"
 #include "source/http/http_blob.h"
 #include "source/registry/registry.h"
+#include "source/s3/s3_bucket.h"
 
 namespace hydrant::source {
 
@@ -76,8 +77,13 @@ Result<std::shared_ptr<Blob>> open_blob(const proto::SourceReference& reference,
       HYDRANT_TRY(auto blob, FileBlob::open(reference.path));
       return std::shared_ptr<Blob>(std::move(blob));
     }
-    case proto::SourceKind::kS3:
-      return fail(Code::kUnsupported, reference.display() + ": S3 cannot be read yet; use the object's https:// URL");
+    case proto::SourceKind::kS3: {
+      HYDRANT_TRY(auto name, parse_s3_url(reference.url));
+      if (name.key.empty() || name.key.ends_with('/'))
+        return fail(Code::kInvalid, reference.display() + " names no object; say s3://bucket/key");
+      HYDRANT_TRY(auto bucket, S3Bucket::open(std::move(client), name.bucket));
+      return bucket->blob(name.key, deadline);
+    }
     default: return fail(Code::kInvalid, reference.display() + " names an image, not a file");
   }
 }

@@ -22,7 +22,7 @@ struct OpenOptions {
 Result<std::shared_ptr<ImageStore>> open_image_store(const proto::SourceReference& reference,
                                                      std::shared_ptr<HttpClient> client, const OpenOptions& options);
 
-// For kHttp and kFile; kS3 is kUnsupported, other kinds are kInvalid.
+// For kHttp, kS3 and kFile; other kinds are kInvalid.
 Result<std::shared_ptr<Blob>> open_blob(const proto::SourceReference& reference, std::shared_ptr<HttpClient> client,
                                         Deadline deadline);
 

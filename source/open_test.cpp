@@ -197,7 +197,7 @@ TEST(OpenBlob, KindsThatAreNoFilesAreRefused) {
   auto open = [](const char* source) {
     return open_blob(proto::SourceReference::parse(source).value(), nullptr, soon()).error().code;
   };
-  EXPECT_EQ(open("s3://bucket/key"), Code::kUnsupported);
+  EXPECT_EQ(open("s3://bucket/"), Code::kInvalid);
   EXPECT_EQ(open("alpine"), Code::kInvalid);
   EXPECT_EQ(open("file:///no/such/file"), Code::kNotFound);
   EXPECT_EQ(open_image_store(proto::SourceReference::parse("file:///x").value(), nullptr, {}).error().code,

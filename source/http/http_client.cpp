@@ -2,6 +2,7 @@
 
 #include "proto/oci.h"
 #include "proto/reference.h"
+#include "proto/s3_xml.h"
 #include "source/http/backoff.h"
 #include "source/http/politeness.h"
 #include "source/http/transfer.h"
@@ -115,7 +116,10 @@ Result<HttpClient::Document> HttpClient::get(const HttpRequest& request, size_t 
 
 Error status_error(const HttpHead& head, const std::string& what) {
   Error error{.code = code_of(head.status), .what = what + ": status " + std::to_string(head.status)};
-  if (auto said = proto::registry_errors(head.error_body); !said.empty()) error.what += " (" + said + ")";
+  auto said = proto::registry_errors(head.error_body);
+  if (auto s3 = proto::decode_s3_error(head.error_body); said.empty() && !s3.code.empty())
+    said = s3.code + (s3.message.empty() ? "" : ": " + s3.message);
+  if (!said.empty()) error.what += " (" + said + ")";
   error.retry = asks_for_retry(head.status);
   return error;
 }

@@ -197,6 +197,7 @@ void set_options(Exchange& exchange, const HttpOptions& options, const HttpReque
                  const HeaderList& headers, char* error_text) {
   CURL* easy = exchange.easy.get();
   curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
+  curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);  // a signature covers the path as it was written
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   // One bulk transfer a connection: HTTP/2 streams would share one window.
   curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
