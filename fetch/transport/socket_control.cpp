@@ -107,11 +107,12 @@ class Connection final : public Control {
     auto window = frames_.call(tag, ch::encode_window(tag, {kWindowId}), {}, slots_->memory());
     if (window.result < 0) return fail_sys(int(-window.result), "control channel: window");
     credit_tag_ = frames_.new_tag();
-    if (!give_credits(options_.credits)) return fail_sys(EPIPE, "control channel");
     return {};
   }
 
   Result<Request> next(Deadline deadline) override {
+    // Not before somebody asks: an OPEN that is delivered ahead of `restore` would be delivered twice, and fail.
+    if (!std::exchange(reading_, true) && !give_credits(options_.credits)) return fail_sys(EPIPE, "control channel");
     auto lock = frames_.lock();
     frames_.wait(lock, deadline, [&] { return stopped_ || slots_->worn() || !inbox_.empty(); });
     if (stopped_) return fail(Code::kCancelled, "stopped");
@@ -178,6 +179,7 @@ class Connection final : public Control {
   const SocketControlOptions options_;
   const std::shared_ptr<WindowSlots> slots_;  // shared with handles, which may outlive us
   uint64_t credit_tag_ = 0;
+  bool reading_ = false;  // whose caller is one thread
 
   // Guarded by the lock of frames_.
   std::deque<Result<Request>> inbox_;
