@@ -5,6 +5,7 @@
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
 SOAK_ROUNDS ?= 20
+SOAK_KILLS ?= 2000
 PREFIX ?= /usr/local
 DESTDIR ?=
 
@@ -53,12 +54,14 @@ oracle:
 	@$(BUILD)
 	@cd build && $(CTEST) -R '[Tt]ranscript'
 
-# The fault tests (daemons killed in the middle of reads) SOAK_ROUNDS times, until one fails.
+# The fault tests (daemons killed in the middle of reads) SOAK_ROUNDS times, until one fails; then SOAK_KILLS kills at random
+# moments under 32 readers, at most 55 minutes of them, and a table of what the readers saw.
 soak:
 	@$(PACKAGES) build test
 	@$(CONFIGURE) -DHYDRANT_TESTS=ON > /dev/null
 	@$(BUILD)
 	@cd build && $(CTEST) -L fault --repeat until-fail:$(SOAK_ROUNDS)
+	@tests/fault/run kills.py --kills $(SOAK_KILLS)
 
 # The figures of the promises: time to ready, bytes moved, throughput against curl and ext4, memory.
 bench:

@@ -29,6 +29,7 @@ int exit_status(Code code) {
   }
 }
 constexpr int kNotRoot = 14;
+constexpr int kTickMs = 1000;
 
 int give_up(int status, const std::string& what) {
   std::fprintf(stderr, "hydrantd: %s\n", what.c_str());
@@ -47,6 +48,18 @@ void keep_memory_lean() {
   ::mallopt(M_ARENA_MAX, 2);
   ::mallopt(M_MMAP_THRESHOLD, 256 << 10);  // fixed, so that large buffers go back when freed
   ::mallopt(M_TRIM_THRESHOLD, 1 << 20);
+}
+
+// SIGHUP is a new keeper's call: it ends the wait, not the service.
+void serve_until_told(daemon::Service& service, const pollfd& signal, const pollfd& stop) {
+  for (;;) {
+    pollfd ends[] = {signal, stop};
+    if (::poll(ends, 2, kTickMs) < 0) continue;
+    signalfd_siginfo got{};
+    bool signalled = (ends[0].revents & POLLIN) && ::read(signal.fd, &got, sizeof got) == sizeof got;
+    if ((ends[1].revents & POLLIN) || (signalled && got.ssi_signo != SIGHUP)) return;
+    service.tick();
+  }
 }
 
 // Users are whoever holds a channel, a handle or a place; and mounts, whose end shows in the table of mounts.
@@ -70,6 +83,8 @@ void serve_until_unused(daemon::Service& service, const pollfd& signal, const po
 }  // namespace
 
 int main(int argc, char** argv) {
+  // First of all, while the numbers of what was passed to us are nobody else's.
+  auto store = daemon::DescriptorStore::from_environment();
   keep_memory_lean();
   daemon::ServiceOptions options;
   options.version = HYDRANT_VERSION;
@@ -119,18 +134,19 @@ int main(int argc, char** argv) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   Fd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC));
   if (!signal_fd) return give_up(1, "signalfd failed");
 
-  auto service = daemon::Service::start(options);
-  if (!service) return give_up(exit_status(service.error().code), service.error().what);
+  auto service = daemon::Service::start(options, std::move(store));
+  if (!service) ::_exit(give_up(exit_status(service.error().code), service.error().what));
   log::info("ready", {{"root", options.root}, {"version", options.version}});
   ::malloc_trim(0);
 
   pollfd ends[] = {{signal_fd.get(), POLLIN, 0}, {(*service)->stop_requested(), POLLIN, 0}};
   if (options.engine_socket.empty())
-    while (::poll(ends, 2, -1) < 0 && errno == EINTR) continue;
+    serve_until_told(**service, ends[0], ends[1]);
   else
     serve_until_unused(**service, ends[0], ends[1]);
   log::info("stopping");

@@ -94,13 +94,21 @@ class Mounts::Reservation {
   bool kept_ = false;
 };
 
-Result<std::unique_ptr<Mounts>> Mounts::create(MountsOptions options, Objects& objects, front::BlobFs& blobs) {
+Result<std::unique_ptr<Mounts>> Mounts::create(MountsOptions options, Objects& objects, front::BlobFs& blobs,
+                                               const std::optional<Handed>& handed) {
   std::unique_ptr<Mounts> mounts(new Mounts(std::move(options), objects, blobs));
-  HYDRANT_TRY_VOID(mounts->adopt_records());
+  HYDRANT_TRY_VOID(mounts->adopt_records(handed));
   return mounts;
 }
 
-Result<> Mounts::adopt_records() {
+Result<> Mounts::adopt_records(const std::optional<Handed>& handed) {
+  // Names that no mount uses go at the end of this.
+  std::vector<std::shared_ptr<BlobFile>> files;
+  if (handed)
+    for (auto& [key, name] : *handed) {
+      files.push_back(std::make_shared<BlobFile>(blobs_, name));
+      blob_files_[key] = files.back();
+    }
   HYDRANT_TRY(boot_id_, boot_id());
   HYDRANT_TRY(auto present, read_mounts());
   for (MountRecord& record : load_records(options_.records)) {
@@ -114,11 +122,33 @@ Result<> Mounts::adopt_records() {
       delete_record(options_.records, dir);
       continue;
     }
-    log::warn("mount-of-a-dead-daemon", {{"dir", dir}, {"way_out", "hydrant umount " + dir}});
     auto mount = std::make_shared<Mount>();
     mount->record = std::move(record);
-    mount->dead = mount->ready = true;
+    mount->ready = true;
+    if (auto ours = handed ? adopt(*mount) : fail(Code::kGone, "its hydrantd died and nobody held its blob files");
+        !ours) {
+      log::warn("mount-of-a-dead-daemon",
+                {{"dir", dir}, {"why", ours.error().what}, {"way_out", "hydrant umount " + dir}});
+      mount->dead = true;
+      mount->metadata.reset();
+      mount->devices.clear();
+    }
     mounts_.emplace(dir, std::move(mount));
+  }
+  return {};
+}
+
+// Waits for nobody: readers wait by themselves for what is not there yet.
+Result<> Mounts::adopt(Mount& mount) {
+  const proto::MountRequest& request = mount.record.request;
+  std::string volume = volume_of(request);
+  HYDRANT_TRY(mount.metadata, objects_.adopt({volume, request.fsid}));
+  for (auto& id : request.devices) {
+    HYDRANT_TRY(auto object, objects_.adopt({volume, id}));
+    // Without a blob file EROFS has the backing file itself.
+    auto at = blob_files_.find(object->key());
+    mount.devices.push_back(
+        {.object = std::move(object), .blob = at == blob_files_.end() ? nullptr : at->second.lock()});
   }
   return {};
 }
@@ -236,7 +266,7 @@ Result<Fd> Mounts::open_device(Device& device) {
       std::string name = key.id.substr(0, 200) + "." + std::to_string(++blob_sequence_);
       // The file keeps the object, not only its cookie, for as long as the kernel has it open.
       std::shared_ptr<cachefiles::Cookie> keep(device.object, &cookie);
-      HYDRANT_TRY_VOID(blobs_.add(name, std::move(keep), cookie.size()));
+      HYDRANT_TRY_VOID(blobs_.add(name, std::move(keep), cookie.size(), {key.volume, key.id}));
       device.blob = std::make_shared<BlobFile>(blobs_, name);
       blob_files_[key] = device.blob;
     }

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,9 +28,13 @@ class Mounts {
  public:
   using Report = std::function<void(const proto::Progress&)>;
 
-  // Takes up the records of a dead predecessor: those whose mount still stands are listed as dead until they are
-  // unmounted, the others are deleted. Nothing else is touched.
-  static Result<std::unique_ptr<Mounts>> create(MountsOptions options, Objects& objects, front::BlobFs& blobs);
+  // Blob files of a predecessor that were taken over, by what they show.
+  using Handed = std::map<ObjectKey, std::string>;
+
+  // Takes up the records of a dead predecessor. Those whose mount still stands are ours when its blob files were taken
+  // over; else (`handed` is nothing) they are listed as dead until they are unmounted. The others are deleted.
+  static Result<std::unique_ptr<Mounts>> create(MountsOptions options, Objects& objects, front::BlobFs& blobs,
+                                                const std::optional<Handed>& handed);
 
   // All or nothing: a failure leaves neither mount nor record. Errors as proto::MountRequest says.
   Result<proto::MountReply> mount(const proto::MountRequest& request, std::stop_token stop, const Report& report);
@@ -58,7 +63,8 @@ class Mounts {
   Mounts(MountsOptions options, Objects& objects, front::BlobFs& blobs)
       : options_(std::move(options)), objects_(objects), blobs_(blobs) {}
 
-  Result<> adopt_records();
+  Result<> adopt_records(const std::optional<Handed>& handed);
+  Result<> adopt(Mount& mount);
   Result<Mount> prepare(const proto::MountRequest& request, std::stop_token stop);
   Result<Fd> complete_metadata(const Object& object, const std::string& digest, std::stop_token stop,
                                const Report& report);
@@ -77,7 +83,8 @@ class Mounts {
 
   std::mutex blob_mutex_;
   std::map<ObjectKey, std::weak_ptr<BlobFile>> blob_files_;
-  uint64_t blob_sequence_ = 0;
+  // Starts where no predecessor that was alive in this boot has been.
+  uint64_t blob_sequence_ = static_cast<uint64_t>(Clock::system().now().time_since_epoch().count());
 };
 
 }  // namespace hydrant::daemon

@@ -62,6 +62,11 @@ Result<> Objects::start(const std::shared_ptr<Object>& object, const Patience& p
               }));
   HYDRANT_TRY(auto cookie, acquire([&] { return engine_.acquire_cookie(volume, as_bytes(key.id)); }));
   object->cookie_ = std::move(cookie);
+  look_up(object);
+  return {};
+}
+
+void Objects::look_up(const std::shared_ptr<Object>& object) {
   // Weak: whoever gives up drops the object, and with it the request that nobody answers.
   object->cookie_->use([weak = std::weak_ptr(object), shared = shared_](int status) {
     auto alive = weak.lock();
@@ -70,7 +75,38 @@ Result<> Objects::start(const std::shared_ptr<Object>& object, const Patience& p
     alive->status_ = status;
     shared->changed.notify_all();
   });
-  return {};
+}
+
+Result<std::shared_ptr<Object>> Objects::adopt(const ObjectKey& key) {
+  std::shared_ptr<Object> object;
+  {
+    std::lock_guard lock(shared_->mutex);
+    auto& known = shared_->objects[key];
+    if (auto there = known.lock()) return there;
+    object = std::shared_ptr<Object>(new Object(shared_, key));
+    object->adopted_ = object->mounted_ = true;
+    known = object;
+  }
+  HYDRANT_TRY_VOID(start(object, {Deadline::after(std::chrono::seconds(1)), {}}));
+  return object;
+}
+
+void Objects::retry() {
+  std::vector<std::shared_ptr<Object>> refused;
+  {
+    std::lock_guard lock(shared_->mutex);
+    for (auto& [key, weak] : shared_->objects) {
+      auto object = weak.lock();
+      if (!object || !object->adopted_ || !object->status_ || *object->status_ == 0) continue;
+      object->status_.reset();
+      refused.push_back(std::move(object));
+    }
+  }
+  for (auto& object : refused) {
+    log::info("object-looked-up-again", {{"id", object->key().id}});
+    object->cookie().unuse();
+    look_up(object);
+  }
 }
 
 Result<std::shared_ptr<Object>> Objects::get(const ObjectKey& key, const Patience& patience) {
@@ -105,9 +141,9 @@ Result<std::shared_ptr<Object>> Objects::get(const ObjectKey& key, const Patienc
   }
   int status = *object->status_;
   if (status == 0) return object;
-  // The next one starts afresh.
+  // The next one starts afresh; but what the kernel has open keeps its object.
   auto at = shared_->objects.find(key);
-  if (at != shared_->objects.end() && at->second.lock() == object) shared_->objects.erase(at);
+  if (at != shared_->objects.end() && at->second.lock() == object && !object->adopted_) shared_->objects.erase(at);
   lock.unlock();
   return fail(sys_error(-status, "object " + key.id + ": the user daemon or the cache refused it"));
 }

@@ -50,6 +50,7 @@ class Object {
   bool ingesting_ = false;                      // somebody fills the whole of it; the table's lock
   bool mounted_ = false;                        // given out by `use`; the table's lock
   bool retired_ = false;                        // relinquished already; the table's lock
+  bool adopted_ = false;                        // in use whatever the lookup said; the table's lock
 };
 
 // Thread-safe. Calls the engine without its lock.
@@ -61,6 +62,11 @@ class Objects {
   // did not end in time; kGone: the ingest failed; kIo: the user daemon refused; kCancelled.
   Result<std::shared_ptr<Object>> use(const ObjectKey& key, const Patience& patience);
 
+  // For what a predecessor had in use: waits for nothing. The object's readers wait for the user daemon's answer, and
+  // when that is no, `retry` asks again.
+  Result<std::shared_ptr<Object>> adopt(const ObjectKey& key);
+  void retry();
+
   // As `use`; but the object belongs to the caller alone until one of the next two. kBusy when a mount uses it and it
   // is not complete: bytes that are verified only at the end must have no readers.
   Result<std::shared_ptr<Object>> begin_ingest(const ObjectKey& key, const Patience& patience);
@@ -71,6 +77,7 @@ class Objects {
  private:
   Result<std::shared_ptr<Object>> get(const ObjectKey& key, const Patience& patience);
   Result<> start(const std::shared_ptr<Object>& object, const Patience& patience);
+  void look_up(const std::shared_ptr<Object>& object);
   Result<std::shared_ptr<Object>> claim(const ObjectKey& key, const Patience& patience, bool ingest);
 
   cachefiles::Engine& engine_;

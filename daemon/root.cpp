@@ -2,6 +2,7 @@
 
 #include <linux/magic.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 
@@ -72,11 +73,10 @@ Result<Root> Root::open_state(const std::string& path) {
   std::string pid = std::to_string(::getpid());
   if (::ftruncate(lock.get(), 0)) return fail_sys(errno, "truncate the lock file");
   HYDRANT_TRY_VOID(pwrite_all(lock.get(), as_bytes(pid), 0));
-  for (const char* name : {"/mounts", "/blobs"}) {
-    // A dead predecessor's blob mount answers stat with ENOTCONN; that it stands there says enough.
-    auto made = make_directories(path + name);
-    if (!made && made.error().sys != ENOTCONN) return fail(std::move(made).error());
-  }
+  HYDRANT_TRY_VOID(make_directories(path + "/mounts"));
+  // Only made, not looked at: a predecessor's blob mount that nobody serves yet would let us wait for ourselves.
+  if (std::string blobs = path + "/blobs"; ::mkdir(blobs.c_str(), 0700) && errno != EEXIST)
+    return fail_sys(errno, "mkdir " + blobs);
   return Root(path, std::move(lock));
 }
 

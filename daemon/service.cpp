@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 
 #include <cerrno>
+#include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -22,13 +23,19 @@ uint64_t resident_bytes() {
 
 }  // namespace
 
-Result<std::unique_ptr<Service>> Service::start(ServiceOptions options) {
+Result<std::unique_ptr<Service>> Service::start(ServiceOptions options, DescriptorStore store) {
   bool bare = !options.engine_socket.empty();
   if (bare) options.root = options.engine_socket + ".d";
   HYDRANT_TRY(Root root, bare ? Root::open_state(options.root) : Root::open(options.root));
-  std::unique_ptr<Service> service(new Service(std::move(options), std::move(root)));
-  HYDRANT_TRY_VOID(service->bind());
-  HYDRANT_TRY_VOID(service->serve());
+  std::unique_ptr<Service> service(new Service(std::move(options), std::move(store), std::move(root)));
+  auto begun = service->bind();
+  if (begun) begun = service->serve();
+  if (!begun) {
+    // Not put away, as an ordered end would: what a predecessor left is still held, and the next life may do better.
+    (void)service.release();
+    return fail(std::move(begun).error());
+  }
+  service->store_.ready();
   return service;
 }
 
@@ -53,17 +60,13 @@ Result<> Service::serve() {
   if (!probed) log::warn("erofs-probe-failed", {{"why", probed.error().what}});
 
   objects_ = std::make_unique<Objects>(*engine_);
-  HYDRANT_TRY(blobs_, front::BlobFs::create({.mount_point = root_ / "blobs",
-                                             .threads = options_.fuse_threads,
-                                             .read_limit = options_.read_limit}));
-  MountsOptions mounts{.records = root_ / "mounts", .open_limit = options_.open_limit};
-  HYDRANT_TRY(mounts_, Mounts::create(std::move(mounts), *objects_, *blobs_));
+  HYDRANT_TRY_VOID(open_front());
 
-  HYDRANT_TRY(Fd channel, listen_unix(channel_socket(), SocketType::kSeqPacket));
+  HYDRANT_TRY(Fd channel, listener("run/channel.sock", channel_socket(), SocketType::kSeqPacket));
   ChannelServerOptions serving;
   serving.user_left = [this] { ::eventfd_write(user_left_.get(), 1); };
   HYDRANT_TRY(channel_server_, ChannelServer::start(*engine_, channel_, std::move(channel), std::move(serving)));
-  HYDRANT_TRY(Fd admin, listen_unix(admin_socket(), SocketType::kStream));
+  HYDRANT_TRY(Fd admin, listener("run/hydrantd.sock", admin_socket(), SocketType::kStream));
   // The admin socket of the engine at S is S.admin (docs/decisions/005).
   if (options_.engine_socket.empty() && ::symlink("hydrantd.sock", (root_ / "run/channel.sock.admin").c_str()) &&
       errno != EEXIST)
@@ -92,6 +95,64 @@ std::string Service::admin_socket() const {
   return options_.engine_socket.empty() ? root_ / "run/hydrantd.sock" : options_.engine_socket + ".admin";
 }
 
+// The predecessor's blob files when somebody held them and they can be taken over, else new ones.
+Result<> Service::open_front() {
+  front::BlobFsOptions options{
+      .mount_point = root_ / "blobs", .threads = options_.fuse_threads, .read_limit = options_.read_limit};
+  front::Held held{.device = store_.take("fuse"), .mount = store_.take("blobs"), .journal = store_.take("handover")};
+  std::optional<Mounts::Handed> handed;
+  if (held) {
+    handed.emplace();
+    auto cookie_of = [&](const proto::HandedBlob& blob) -> Result<std::shared_ptr<cachefiles::Cookie>> {
+      ObjectKey key{blob.volume, blob.id};
+      HYDRANT_TRY(auto object, objects_->adopt(key));
+      if (blob.named) handed->insert_or_assign(std::move(key), blob.name);
+      auto* cookie = &object->cookie();
+      return std::shared_ptr<cachefiles::Cookie>(std::move(object), cookie);
+    };
+    auto taken = front::BlobFs::take_over(options, std::move(held), cookie_of);
+    if (taken) {
+      blobs_ = std::move(*taken);
+      log::info("taken-over", {{"blobs", handed->size()}});
+    } else {
+      log::error("take-over-failed", {{"why", taken.error().what}});
+      handed.reset();
+    }
+  }
+  if (!blobs_) {
+    store_.drop_left({"fuse", "blobs", "handover"});
+    HYDRANT_TRY(blobs_, front::BlobFs::create(options));
+  }
+  front::Held ours = blobs_->held();
+  store_.put("handover", std::move(ours.journal));
+  store_.put("blobs", std::move(ours.mount));
+  store_.put("fuse", std::move(ours.device));
+  MountsOptions mounts{.records = root_ / "mounts", .open_limit = options_.open_limit};
+  HYDRANT_TRY(mounts_, Mounts::create(std::move(mounts), *objects_, *blobs_, handed));
+  return {};
+}
+
+// A held listener keeps its callers: who connects while nobody accepts is served by the next one.
+Result<Fd> Service::listener(const char* name, const std::string& path, SocketType type) {
+  Fd held = store_.take(name);
+  // A process that was just killed gives up its lock a little before its sockets.
+  for (Deadline patience = Deadline::after(std::chrono::seconds(2)); !held;) {
+    auto made = listen_unix(path, type);
+    if (!made && (made.error().code != Code::kBusy || patience.passed())) return made;
+    if (made)
+      held = std::move(*made);
+    else
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  store_.put(name, held.duplicate());
+  return held;
+}
+
+void Service::tick() {
+  store_.check();
+  objects_->retry();
+}
+
 proto::StatusReply Service::status() const {
   return {.pid = ::getpid(),
           .version = options_.version,
@@ -112,6 +173,7 @@ Service::~Service() {
   if (mounts_) {
     if (auto done = put_away(); !done) log::error("flush-failed", {{"why", done.error().what}});
   }
+  store_.drop();
   mounts_.reset();
   blobs_.reset();
   objects_.reset();

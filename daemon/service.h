@@ -7,9 +7,11 @@
 
 #include "base/error.h"
 #include "base/line_socket.h"
+#include "base/unix_socket.h"
 #include "cachefiles/engine.h"
 #include "daemon/admin_session.h"
 #include "daemon/channel_server.h"
+#include "daemon/descriptor_store.h"
 #include "daemon/mounts.h"
 #include "daemon/objects.h"
 #include "daemon/root.h"
@@ -32,7 +34,9 @@ struct ServiceOptions {
 class Service {
  public:
   // Opens the engine's channel and binds the cache as the user daemon's supervisor: fetchd comes and goes.
-  static Result<std::unique_ptr<Service>> start(ServiceOptions options);
+  // What `store` has of a predecessor is taken over, and what a successor will need is put there. After a failure the
+  // process must end without destructors (_exit): threads may run.
+  static Result<std::unique_ptr<Service>> start(ServiceOptions options, DescriptorStore store);
   // Ends everything that `stop` has not ended.
   ~Service();
 
@@ -43,9 +47,15 @@ class Service {
   // Channels, handles, holds or mounts are there.
   bool in_use() { return channel_server_->users() > 0 || !mounts_->list().mounts.empty(); }
 
+  // Every second or so, and when a new keeper calls, by the thread that started it.
+  void tick();
+
  private:
-  explicit Service(ServiceOptions options, Root root) : options_(std::move(options)), root_(std::move(root)) {}
+  explicit Service(ServiceOptions options, DescriptorStore store, Root root)
+      : options_(std::move(options)), store_(std::move(store)), root_(std::move(root)) {}
   Result<> bind();
+  Result<> open_front();
+  Result<Fd> listener(const char* name, const std::string& path, SocketType type);
   Result<> serve();
   std::string channel_socket() const;
   std::string admin_socket() const;
@@ -54,6 +64,7 @@ class Service {
 
   const ServiceOptions options_;
   // Each stands on those above it and goes before them.
+  DescriptorStore store_;
   Root root_;
   Fd stop_event_;
   Fd user_left_;

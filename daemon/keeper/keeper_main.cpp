@@ -1,10 +1,16 @@
-// hydrant-keeper: starts hydrantd and hydrant-fetchd under one root and starts them again when they die.
+// hydrant-keeper: starts hydrantd and hydrant-fetchd under one root, starts them again when they die, and holds what
+// must not close meanwhile: the kernel's end of the blob file system, hydrantd's sockets, the hand-over record.
 //
 // Small on purpose: everything it needs is in static memory before the first child starts; from then on it only forks,
-// signals, reaps and sleeps. Its own death ends nothing: the children go on, and a new keeper finds the lock free.
+// signals, reaps, stores descriptors and sleeps. Its own death ends nothing: the children go on, a new keeper finds the
+// lock free, and hydrantd finds the new keeper.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,7 +20,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
+#include "daemon/keeper/descriptors.h"
 #include "daemon/keeper/supervision.h"
 
 namespace {
@@ -25,6 +33,8 @@ using namespace hydrant::daemon::keeper;
 constexpr int kAlreadyRunning = 3;  // exit status
 constexpr off_t kLogLimit = 8 << 20;
 constexpr size_t kMaxArguments = 64;
+constexpr size_t kMaxEnvironment = 1024;
+constexpr const char* kOomScore = "/proc/self/oom_score_adj";
 
 struct Program {
   const char* name;
@@ -38,6 +48,13 @@ Program g_hydrantd{.name = "hydrantd", .path = {}, .log = {}, .arguments = {}};
 Program g_fetchd{.name = "hydrant-fetchd", .path = {}, .log = {}, .arguments = {}};
 char g_pid_path[PATH_MAX];
 int g_pid_file = -1;
+char g_socket_path[PATH_MAX];
+int g_socket = -1;  // where hydrantd's notices arrive
+char g_notify[PATH_MAX + 16];
+char* g_environment[kMaxEnvironment + 1];  // ours, without the words that are between a holder and what it starts
+size_t g_environment_size = 0;
+char g_oom_score[16] = "0\n";  // ours at the start, which the children get back
+Descriptors g_descriptors;
 
 [[noreturn]] void die(int status, const char* what, const char* name) {
   std::fprintf(stderr, "hydrant-keeper: %s %s: %s\n", what, name, std::strerror(errno));
@@ -92,6 +109,17 @@ void take_lock(const char* root) {
   std::exit(kAlreadyRunning);
 }
 
+// A hydrantd that an earlier keeper started looks for us at once, and we hold what it holds.
+void call_hydrantd(const char* lock_path) {
+  int file = ::open(lock_path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  char text[32] = {};
+  // The lock says that it lives, so the number is its own.
+  if (::flock(file, LOCK_EX | LOCK_NB) && ::pread(file, text, sizeof text - 1, 0) > 0 && std::atoi(text) > 1)
+    ::kill(std::atoi(text), SIGHUP);
+  ::close(file);
+}
+
 void write_pid() {
   char text[32];
   int size = std::snprintf(text, sizeof text, "%d\n", int(::getpid()));
@@ -111,7 +139,59 @@ void daemonize() {
   if (::chdir("/")) die(1, "chdir", "/");
 }
 
-// In the child. Async-signal-safe calls only.
+// Whoever kills for memory takes us last: we have next to none, and everything hangs on us.
+void lower_oom_score() {
+  int file = ::open(kOomScore, O_RDWR | O_CLOEXEC);
+  if (file < 0) return;
+  ssize_t size = ::read(file, g_oom_score, sizeof g_oom_score - 1);
+  g_oom_score[size > 0 ? size : 0] = 0;
+  if (::pwrite(file, "-1000", 5, 0) < 0) g_oom_score[0] = 0;  // not allowed here: nothing to restore either
+  ::close(file);
+}
+
+void restore_oom_score() {
+  if (!g_oom_score[0]) return;
+  int file = ::open(kOomScore, O_WRONLY | O_CLOEXEC);
+  if (file < 0) return;
+  if (::write(file, g_oom_score, std::strlen(g_oom_score)) < 0) ::dprintf(2, "hydrant-keeper: oom_score_adj stays\n");
+  ::close(file);
+}
+
+void copy_environment() {
+  constexpr std::string_view kNotOurs[] = {"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", "NOTIFY_SOCKET="};
+  for (char** at = environ; *at && g_environment_size < kMaxEnvironment - 4; ++at) {
+    bool ours = true;
+    for (std::string_view word : kNotOurs) ours = ours && std::string_view(*at).substr(0, word.size()) != word;
+    if (ours) g_environment[g_environment_size++] = *at;
+  }
+}
+
+void open_socket() {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (std::strlen(g_socket_path) >= sizeof address.sun_path) {
+    errno = ENAMETOOLONG;
+    die(1, "socket", g_socket_path);
+  }
+  std::strcpy(address.sun_path, g_socket_path);
+  g_socket = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  ::unlink(g_socket_path);  // of a dead keeper: we have the lock
+  if (g_socket < 0 || ::fchmod(g_socket, 0600) ||
+      ::bind(g_socket, reinterpret_cast<const sockaddr*>(&address), sizeof address))
+    die(1, "bind", g_socket_path);
+}
+
+// For hydrantd only, in the child: sd_listen_fds(3) and sd_notify(3).
+void hand_down() {
+  static char names[kMaxDescriptors * (kMaxName + 1) + 1];
+  static char list[sizeof names + 16], count[32], pid[32];
+  std::snprintf(list, sizeof list, "LISTEN_FDNAMES=%s", g_descriptors.hand_down(names));
+  std::snprintf(count, sizeof count, "LISTEN_FDS=%zu", g_descriptors.count());
+  std::snprintf(pid, sizeof pid, "LISTEN_PID=%d", int(::getpid()));
+  for (char* word : {g_notify, list, count, pid}) g_environment[g_environment_size++] = word;
+}
+
+// In the child. No allocation.
 [[noreturn]] void become(const Program& program) {
   ::setpgid(0, 0);  // a terminal's interrupt is for the keeper, which stops the children in order
   sigset_t none;
@@ -126,7 +206,9 @@ void daemonize() {
     ::dup2(log, 1);
     ::dup2(log, 2);
   }
-  ::execvp(program.path, program.arguments);
+  restore_oom_score();
+  if (&program == &g_hydrantd) hand_down();
+  ::execvpe(program.path, program.arguments, g_environment);
   ::dprintf(2, "hydrant-keeper: cannot run %s: %s\n", program.path, ::strerrordesc_np(errno));
   ::_exit(127);
 }
@@ -143,11 +225,62 @@ void start(Supervision& supervision, Child child) {
     supervision.state(child).ended(now);
 }
 
-void reap(Supervision& supervision) {
+void hear(Supervision& supervision, Hold& hold) {
+  for (;;) {
+    static char text[1024];
+    alignas(cmsghdr) static char control[CMSG_SPACE(sizeof(int) * 4)];
+    iovec part{text, sizeof text};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    ssize_t size = ::recvmsg(g_socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0) return;
+    Notice notice = parse_notice({text, size_t(size)});
+    bool stored = false;
+    for (cmsghdr* at = CMSG_FIRSTHDR(&message); at; at = CMSG_NXTHDR(&message, at)) {
+      if (at->cmsg_level != SOL_SOCKET || at->cmsg_type != SCM_RIGHTS) continue;
+      for (size_t i = 0; i < (at->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
+        int fd;
+        std::memcpy(&fd, CMSG_DATA(at) + i * sizeof fd, sizeof fd);
+        if (notice.kind == Notice::Kind::kStore && !stored)
+          g_descriptors.store(notice.name, fd);
+        else
+          ::close(fd);
+        stored = true;
+      }
+    }
+    if (notice.kind == Notice::Kind::kRemove) g_descriptors.remove(notice.name);
+    if (notice.kind == Notice::Kind::kReady && supervision.state(Child::kHydrantd).running()) {
+      supervision.state(Child::kHydrantd).ready();
+      hold.ready();
+    }
+  }
+}
+
+// Nobody came to serve what we hold: its readers are told.
+void let_go(Supervision& supervision, Hold& hold) {
+  g_descriptors.clear();
+  hold.ready();
+  auto& hydrantd = supervision.state(Child::kHydrantd);
+  if (hydrantd.running()) ::kill(hydrantd.pid(), SIGKILL);  // it holds them too, and has not become ready
+}
+
+void reap(Supervision& supervision, Hold& hold) {
   int status;
-  for (pid_t pid; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;)
+  for (pid_t pid; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;) {
+    if (pid == supervision.state(Child::kHydrantd).pid()) {
+      // In use: one that is no child of ours serves, started by the keeper before us.
+      if (WIFEXITED(status) && WEXITSTATUS(status) == kRootInUse)
+        hold.ready();
+      else if (g_descriptors.count())
+        hold.lost(std::chrono::steady_clock::now());
+    }
     supervision.ended(pid, WIFEXITED(status) ? std::optional(WEXITSTATUS(status)) : std::nullopt,
                       std::chrono::steady_clock::now());
+  }
 }
 
 // Returns the exit status: 0 after an ordered stop, else that of the child that could not be started.
@@ -156,6 +289,9 @@ int supervise() {
   sigemptyset(&signals);
   for (int number : {SIGTERM, SIGINT, SIGCHLD}) sigaddset(&signals, number);
   ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  int signal_fd = ::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (signal_fd < 0) die(1, "signalfd", "");
+  Hold hold;
   Supervision supervision(std::chrono::steady_clock::now());
   for (;;) {
     auto now = std::chrono::steady_clock::now();
@@ -163,16 +299,20 @@ int supervise() {
     // A pid is ours until we reap it, so this never hits a stranger.
     while (auto signal = supervision.signal_due(now)) ::kill(signal->pid, signal->number);
     if (supervision.phase() == Phase::kDone) return supervision.refusal() ? supervision.refusal()->status : 0;
-    int got;
-    if (auto next = supervision.next_event()) {
-      auto left = std::max(*next - std::chrono::steady_clock::now(), Duration(0));
-      timespec wait{time_t(left.count() / 1'000'000'000), long(left.count() % 1'000'000'000)};
-      got = ::sigtimedwait(&signals, nullptr, &wait);
-    } else {
-      got = ::sigwaitinfo(&signals, nullptr);
+    Instant next = std::min(supervision.next_event().value_or(Instant::max()), hold.until());
+    int wait_ms = -1;
+    if (next != Instant::max()) {
+      auto left = std::max(next - std::chrono::steady_clock::now(), Duration(0));
+      wait_ms = int(std::chrono::ceil<std::chrono::milliseconds>(left).count());
     }
-    if (got == SIGTERM || got == SIGINT) supervision.stop(std::chrono::steady_clock::now());
-    reap(supervision);
+    pollfd sources[] = {{signal_fd, POLLIN, 0}, {g_socket, POLLIN, 0}};
+    ::poll(sources, 2, wait_ms);
+    signalfd_siginfo got;
+    while (::read(signal_fd, &got, sizeof got) == sizeof got)
+      if (got.ssi_signo == SIGTERM || got.ssi_signo == SIGINT) supervision.stop(std::chrono::steady_clock::now());
+    hear(supervision, hold);  // before the reaping: what a dead hydrantd has sent still counts
+    reap(supervision, hold);
+    if (hold.over(std::chrono::steady_clock::now())) let_go(supervision, hold);
   }
 }
 
@@ -206,6 +346,8 @@ int main(int argc, char** argv) {
   join(run, real_root, "/run");
   make_directory(run);
   join(g_pid_path, run, "/keeper.pid");
+  join(g_socket_path, run, "/keeper.sock");
+  std::snprintf(g_notify, sizeof g_notify, "NOTIFY_SOCKET=%s", g_socket_path);
   join(g_hydrantd.log, run, "/hydrantd.log");
   join(g_fetchd.log, run, "/fetchd.log");
   for (Program* program : {&g_hydrantd, &g_fetchd}) {
@@ -219,6 +361,12 @@ int main(int argc, char** argv) {
   take_lock(real_root);
   if (!foreground) daemonize();
   write_pid();
+  lower_oom_score();
+  copy_environment();
+  open_socket();
+  static char hydrantd_lock[PATH_MAX];
+  join(hydrantd_lock, run, "/hydrantd.lock");
+  call_hydrantd(hydrantd_lock);
   int status = supervise();
   // The file stays: unlinking it could leave two holders of two locks.
   return ::ftruncate(g_pid_file, 0) && status == 0 ? 1 : status;

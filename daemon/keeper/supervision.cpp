@@ -11,11 +11,17 @@ void ChildState::started(int pid, Instant now) {
 }
 
 void ChildState::ended(Instant now) {
-  if (running() && now - started_ >= kSteady) backoff_ = kFirstBackoff;
+  if (running() && now - started_ >= kShort) backoff_ = kFirstBackoff;
   if (running()) first_life_ = false;
   pid_ = 0;
   start_at_ = now + backoff_;
   backoff_ = std::min<Duration>(backoff_ * 2, kLongestBackoff);
+}
+
+void ChildState::ready() {
+  if (!running()) return;
+  backoff_ = kFirstBackoff;
+  first_life_ = false;
 }
 
 std::optional<Child> Supervision::due(Instant now) const {

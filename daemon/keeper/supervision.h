@@ -12,6 +12,7 @@ namespace hydrant::daemon::keeper {
 inline constexpr Duration kFirstBackoff = std::chrono::milliseconds(50);
 inline constexpr Duration kLongestBackoff = std::chrono::seconds(5);
 inline constexpr Duration kSteady = std::chrono::seconds(10);  // a life this long was no crash at start
+inline constexpr Duration kShort = std::chrono::seconds(1);    // a life this short makes the next backoff longer
 inline constexpr Duration kTermGrace = std::chrono::seconds(10);
 
 // One child's lives. No allocation. Owned by the keeper's only thread.
@@ -27,6 +28,8 @@ class ChildState {
   void started(int pid, Instant now);
   // It died or could not be started: the next life begins after the backoff, which doubles with each short life.
   void ended(Instant now);
+  // It said that it works: whatever ends it now, the next one need not wait.
+  void ready();
   Duration backoff() const { return backoff_; }
   // Of a running child: nothing has gone wrong before, and it has not run for long.
   bool at_first_start(Instant now) const { return first_life_ && now - started_ < kSteady; }

@@ -46,14 +46,19 @@ Result<Fd> mount_device(const Fd& device, const std::string& path) {
   return mount;
 }
 
+Result<> check(const BlobFsOptions& options) {
+  if (options.threads < 1 || options.threads > 64) return fail(Code::kInvalid, "fuse threads must be 1..64");
+  if (options.read_limit < std::chrono::milliseconds(1) || options.read_limit > std::chrono::hours(1))
+    return fail(Code::kInvalid, "the read limit must be 1 ms .. 1 h");
+  return {};
+}
+
 }  // namespace
 
 BlobFs::BlobFs(std::shared_ptr<Server> server) : server_(std::move(server)) {}
 
 Result<std::unique_ptr<BlobFs>> BlobFs::create(BlobFsOptions options) {
-  if (options.threads < 1 || options.threads > 64) return fail(Code::kInvalid, "fuse threads must be 1..64");
-  if (options.read_limit < std::chrono::milliseconds(1) || options.read_limit > std::chrono::hours(1))
-    return fail(Code::kInvalid, "the read limit must be 1 ms .. 1 h");
+  HYDRANT_TRY_VOID(check(options));
   HYDRANT_TRY_VOID(clear_mount_point(options.mount_point));
 
   Fd device(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
@@ -62,12 +67,37 @@ Result<std::unique_ptr<BlobFs>> BlobFs::create(BlobFsOptions options) {
       return fail(Code::kUnsupported, "no /dev/fuse here: load the fuse module or pass the device into the container");
     return fail_sys(errno, "open /dev/fuse");
   }
+  HYDRANT_TRY(BlobJournal journal, BlobJournal::create());
   HYDRANT_TRY(Fd mount, mount_device(device, options.mount_point));
   auto server = std::make_shared<Server>(std::move(device), options.read_limit);
+  server->table().write_to(std::move(journal));
   server->mount = std::move(mount);
   server->mount_point = std::move(options.mount_point);
   server->start(options.threads);
   return std::unique_ptr<BlobFs>(new BlobFs(std::move(server)));
+}
+
+Result<std::unique_ptr<BlobFs>> BlobFs::take_over(BlobFsOptions options, Held held, const CookieOf& cookie_of) {
+  HYDRANT_TRY_VOID(check(options));
+  HYDRANT_TRY(BlobJournal journal, BlobJournal::open(std::move(held.journal)));
+  HYDRANT_TRY(proto::Handover handover, journal.read());
+  auto server = std::make_shared<Server>(std::move(held.device), options.read_limit);
+  for (const proto::HandedBlob& blob : handover.blobs) {
+    HYDRANT_TRY(auto cookie, cookie_of(blob));
+    server->table().adopt(blob, std::move(cookie));
+  }
+  server->table().write_to(std::move(journal));
+  HYDRANT_TRY_VOID(server->ask_again());
+  server->mount = std::move(held.mount);
+  server->mount_point = std::move(options.mount_point);
+  server->start(options.threads);
+  return std::unique_ptr<BlobFs>(new BlobFs(std::move(server)));
+}
+
+Held BlobFs::held() const {
+  return {.device = server_->device().duplicate(),
+          .mount = server_->mount.duplicate(),
+          .journal = server_->table().journal()->memory().duplicate()};
 }
 
 BlobFs::~BlobFs() {
@@ -78,8 +108,9 @@ BlobFs::~BlobFs() {
   server_->stop();
 }
 
-Result<> BlobFs::add(const std::string& name, std::shared_ptr<cachefiles::Cookie> cookie, uint64_t size) {
-  return server_->table().add(name, std::move(cookie), size);
+Result<> BlobFs::add(const std::string& name, std::shared_ptr<cachefiles::Cookie> cookie, uint64_t size,
+                     const BlobOrigin& origin) {
+  return server_->table().add(name, std::move(cookie), size, origin.volume, origin.id);
 }
 
 Result<Fd> BlobFs::open(const std::string& name) {

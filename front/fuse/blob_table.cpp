@@ -1,5 +1,7 @@
 #include "front/fuse/blob_table.h"
 
+#include <algorithm>
+
 #include "base/byte_range.h"
 
 namespace hydrant::front {
@@ -19,10 +21,35 @@ Blob* BlobTable::find(uint64_t node) const {
   return at ? at->load(std::memory_order_acquire) : nullptr;
 }
 
-Result<> BlobTable::add(const std::string& name, std::shared_ptr<cachefiles::Cookie> cookie, uint64_t size) {
+std::atomic<Blob*>& BlobTable::make_slot(const Lock&, uint64_t node) {
+  auto& segment = segments_[(node - kFirstNode) / kSegmentSize];
+  if (!segment.load(std::memory_order_relaxed)) segment.store(new Segment{}, std::memory_order_release);
+  return *slot(node);
+}
+
+void BlobTable::adopt(const proto::HandedBlob& handed, std::shared_ptr<cachefiles::Cookie> cookie) {
+  Lock lock(mutex_);
+  auto blob = std::make_shared<Blob>();
+  blob->cookie = std::move(cookie);
+  blob->size = handed.size;
+  blob->file_size = round_up(handed.size, 4096);
+  blob->generation = handed.generation;
+  blob->named = handed.named;
+  blob->lookups = handed.lookups;
+  blob->opens = handed.opens;
+  generation_ = std::max(generation_, handed.generation);
+  make_slot(lock, handed.node).store(blob.get(), std::memory_order_release);
+  if (handed.named) names_.emplace(handed.name, handed.node);
+  blobs_.emplace(handed.node, std::move(blob));
+}
+
+Result<> BlobTable::add(const std::string& name, std::shared_ptr<cachefiles::Cookie> cookie, uint64_t size,
+                        const std::string& volume, const std::string& id) {
   if (name.empty() || name.size() > 255 || name == "." || name == ".." ||
       name.find_first_of(std::string_view("/\0", 2)) != std::string::npos)
     return fail(Code::kInvalid, "not a name for a blob file: " + name);
+  if (journal_ && (volume.empty() || volume.size() > 255 || id.empty() || id.size() > 255))
+    return fail(Code::kInvalid, "blob " + name + " has no keys that a successor could find it by");
   if (size > uint64_t(INT64_MAX) - 4096) return fail(Code::kInvalid, "blob " + name + " is too large");
 
   Lock lock(mutex_);
@@ -34,15 +61,16 @@ Result<> BlobTable::add(const std::string& name, std::shared_ptr<cachefiles::Coo
     ++node;
   }
   if (node - kFirstNode >= kCapacity) return fail(Code::kNoSpace, "too many blob files");
-  auto& segment = segments_[(node - kFirstNode) / kSegmentSize];
-  if (!segment.load(std::memory_order_relaxed)) segment.store(new Segment{}, std::memory_order_release);
 
   auto blob = std::make_shared<Blob>();
   blob->cookie = std::move(cookie);
   blob->size = size;
   blob->file_size = round_up(size, 4096);
   blob->generation = ++generation_;
-  slot(node)->store(blob.get(), std::memory_order_release);
+  if (journal_)
+    journal_->put(
+        {.node = node, .generation = blob->generation, .size = size, .name = name, .volume = volume, .id = id});
+  make_slot(lock, node).store(blob.get(), std::memory_order_release);
   names_.emplace(name, node);
   blobs_.emplace(node, std::move(blob));
   return {};
@@ -57,6 +85,7 @@ bool BlobTable::remove(const std::string& name) {
   names_.erase(at);
   last = blobs_.at(node);
   last->named = false;
+  if (journal_) journal_->forget_name(node);
   drop_if_unused(lock, node);
   return true;
 }
@@ -73,6 +102,7 @@ void BlobTable::drop_if_unused(const Lock&, uint64_t node) {
   auto at = blobs_.find(node);
   const Blob& blob = *at->second;
   if (blob.named || blob.lookups || blob.opens) return;
+  if (journal_) journal_->erase(node);
   slot(node)->store(nullptr, std::memory_order_release);
   blobs_.erase(at);
 }
@@ -83,6 +113,7 @@ BlobTable::Entry BlobTable::lookup(const std::string& name) {
   if (at == names_.end()) return {};
   Blob* blob = find(at->second);
   ++blob->lookups;
+  if (journal_) journal_->set_lookups(at->second, blob->lookups);
   return {at->second, blob};
 }
 
@@ -93,13 +124,16 @@ void BlobTable::forget(uint64_t node, uint64_t count) {
   if (at == blobs_.end()) return;
   last = at->second;
   last->lookups -= std::min(count, last->lookups);
+  if (journal_) journal_->set_lookups(node, last->lookups);
   drop_if_unused(lock, node);
 }
 
 Blob* BlobTable::open(uint64_t node) {
   Lock lock(mutex_);
   Blob* blob = find(node);
-  if (blob) ++blob->opens;
+  if (!blob) return nullptr;
+  ++blob->opens;
+  if (journal_) journal_->set_opens(node, blob->opens);
   return blob;
 }
 
@@ -110,6 +144,7 @@ void BlobTable::release(uint64_t node) {
   if (at == blobs_.end() || at->second->opens == 0) return;
   last = at->second;
   --last->opens;
+  if (journal_) journal_->set_opens(node, last->opens);
   drop_if_unused(lock, node);
 }
 

@@ -6,10 +6,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
 #include "cachefiles/engine.h"
+#include "front/fuse/blob_journal.h"
 
 namespace hydrant::front {
 
@@ -42,8 +44,15 @@ class BlobTable {
 
   ~BlobTable();
 
+  // From here on a successor can read in the journal what stands here. Before the first blob.
+  void write_to(BlobJournal journal) { journal_.emplace(std::move(journal)); }
+  // A blob of a predecessor, whose journal has it already. Its node is free.
+  void adopt(const proto::HandedBlob& handed, std::shared_ptr<cachefiles::Cookie> cookie);
+  const std::optional<BlobJournal>& journal() const { return journal_; }
+
   // kExists, kNoSpace, kInvalid (a bad name).
-  Result<> add(const std::string& name, std::shared_ptr<cachefiles::Cookie> cookie, uint64_t size);
+  Result<> add(const std::string& name, std::shared_ptr<cachefiles::Cookie> cookie, uint64_t size,
+               const std::string& volume, const std::string& id);
   bool remove(const std::string& name);
   void clear();  // nobody asks any more: every blob goes, whatever the kernel still knows
 
@@ -64,12 +73,14 @@ class BlobTable {
   using Lock = std::lock_guard<std::mutex>;
 
   std::atomic<Blob*>* slot(uint64_t node) const;
+  std::atomic<Blob*>& make_slot(const Lock&, uint64_t node);
   void drop_if_unused(const Lock&, uint64_t node);
 
   mutable std::mutex mutex_;
   std::map<std::string, uint64_t, std::less<>> names_;  // to node ids
   std::map<uint64_t, std::shared_ptr<Blob>> blobs_;     // by node id: the owner of what the slots point to
   uint64_t generation_ = 0;
+  std::optional<BlobJournal> journal_;
   // Segments are made when first needed and never freed before the table. Stores release, loads acquire.
   std::array<std::atomic<Segment*>, kCapacity / kSegmentSize> segments_{};
 };

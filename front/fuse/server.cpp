@@ -19,6 +19,9 @@ constexpr size_t kRequestSize = 16384;  // more than FUSE_MIN_READ_BUFFER and an
 constexpr size_t kMaxWrite = 4096;      // nobody writes; the least the kernel accepts, it sizes the request buffer
 constexpr unsigned kPages = kMaxRead / 4096;
 constexpr uint64_t kTimeoutSeconds = 3600;
+// FUSE_NOTIFY_RESEND of Linux 6.9; headers of before then do not have it. What comes again carries bit 63 in its
+// `unique`, in an INTERRUPT that means it too, and the kernel wants it back as it was.
+constexpr int32_t kNotifyResend = 7;
 // Gets a thread out of read(2). Installed without SA_RESTART, does nothing.
 constexpr int kWakeSignal = SIGUSR2;
 
@@ -274,6 +277,14 @@ void BlobFs::Server::forget(Bytes body, bool batch, uint64_t node) {
     if (!cursor.ok()) return;
     table_.forget(one.nodeid, one.nlookup);
   }
+}
+
+Result<> BlobFs::Server::ask_again() {
+  fuse_out_header header{.len = sizeof header, .error = kNotifyResend, .unique = 0};
+  if (::write(device_.get(), &header, sizeof header) == sizeof header) return {};
+  if (errno == EINVAL)
+    return hydrant::fail(Code::kUnsupported, "this kernel cannot send requests again: it takes Linux 6.9");
+  return hydrant::fail_sys(errno, "ask the kernel for what the dead hydrantd had read");
 }
 
 void BlobFs::Server::forget_name(const std::string& name) {

@@ -32,6 +32,11 @@ class BlobFs::Server : public std::enable_shared_from_this<BlobFs::Server> {
   // owner; callbacks that the engine still owes find nothing to do afterwards.
   void stop();
 
+  // Makes the kernel send everything again that a predecessor read from this device and did not answer. Before `start`
+  // and after the table is filled. kUnsupported before Linux 6.9.
+  Result<> ask_again();
+
+  const Fd& device() const { return device_; }
   BlobTable& table() { return table_; }
   // Makes the kernel look the name up again.
   void forget_name(const std::string& name);

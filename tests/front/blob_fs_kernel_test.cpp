@@ -34,7 +34,7 @@ class BlobFsTest : public ::testing::Test {
   std::shared_ptr<FakeCookie> add(const std::string& name, uint64_t size) {
     auto cookie = std::make_shared<FakeCookie>(scratch / ("backing-" + name), size,
                                                [](uint64_t at, MutableBytes out) { oracle_bytes(7, at, out); });
-    auto added = fs->add(name, cookie, size);
+    auto added = fs->add(name, cookie, size, {"volume", "id"});
     EXPECT_TRUE(added) << added.error().what;
     return cookie;
   }

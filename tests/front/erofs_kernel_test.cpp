@@ -86,7 +86,7 @@ TEST_F(ErofsTest, ALazilyFilledImageReadsAsItsTree) {
   auto blobs = make_blobs(scratch.make("blobs"));
   ASSERT_TRUE(blobs) << blobs.error().what;
   auto cookie = make_cookie();
-  ASSERT_TRUE((*blobs)->add("blob", cookie, cookie->size()));
+  ASSERT_TRUE((*blobs)->add("blob", cookie, cookie->size(), {"volume", "id"}));
   auto dir = mount(**blobs, "blob", "mnt");
   ASSERT_TRUE(dir) << dir.error().what;
   EXPECT_EQ(cookie->requests(), 0u);  // mounting and looking around asks for nothing
@@ -104,7 +104,7 @@ TEST_F(ErofsTest, TwoMountsShareADeviceAndTheSecondAsksForNothing) {
   auto blobs = make_blobs(scratch.make("blobs"));
   ASSERT_TRUE(blobs);
   auto cookie = make_cookie();
-  ASSERT_TRUE((*blobs)->add("blob", cookie, cookie->size()));
+  ASSERT_TRUE((*blobs)->add("blob", cookie, cookie->size(), {"volume", "id"}));
   auto first = mount(**blobs, "blob", "one"), second = mount(**blobs, "blob", "two");
   ASSERT_TRUE(first && second);
   expect_tree(*first);
@@ -119,7 +119,7 @@ TEST_F(ErofsTest, AFailedFillIsEioAndLeavesNothingBehind) {
   ASSERT_TRUE(blobs);
   auto cookie = make_cookie();
   cookie->set_mood(FakeCookie::Mood::kFail);
-  ASSERT_TRUE((*blobs)->add("blob", cookie, cookie->size()));
+  ASSERT_TRUE((*blobs)->add("blob", cookie, cookie->size(), {"volume", "id"}));
   auto dir = mount(**blobs, "blob", "mnt");
   ASSERT_TRUE(dir) << dir.error().what;
   auto bytes = read_file(*dir + "/sub/odd");
@@ -134,7 +134,7 @@ TEST_F(ErofsTest, AReaderThatWaitsInEroFsCanBeKilled) {
   ASSERT_TRUE(blobs);
   auto cookie = make_cookie();
   cookie->set_mood(FakeCookie::Mood::kHold);
-  ASSERT_TRUE((*blobs)->add("blob", cookie, cookie->size()));
+  ASSERT_TRUE((*blobs)->add("blob", cookie, cookie->size(), {"volume", "id"}));
   auto dir = mount(**blobs, "blob", "mnt");
   ASSERT_TRUE(dir) << dir.error().what;
   auto file = open_file(*dir + "/sub/large", O_RDONLY);
@@ -155,7 +155,7 @@ TEST_F(ErofsTest, AServerThatIsKilledGivesErrorsNeverZeros) {
     auto blobs = make_blobs(scratch / "blobs");
     if (!blobs) return 1;
     auto cookie = make_cookie();
-    if (!(*blobs)->add("blob", cookie, cookie->size())) return 2;
+    if (!(*blobs)->add("blob", cookie, cookie->size(), {"volume", "id"})) return 2;
     if (!mount(**blobs, "blob", "mnt")) return 3;
     if (!read_file(scratch / "mnt/sub/odd")) return 4;  // some pages are warm
     cookie->set_mood(FakeCookie::Mood::kHold);

@@ -236,6 +236,10 @@ class Hydrant:
         status = lambda: json.loads(self.run("version", "--json").stdout)["hydrantd"] or {}
         wait_until(lambda: status().get("attached"), what="daemons are ready")
 
+    def start_keeper(self):
+        """As an init system would start it again."""
+        subprocess.run([str(BIN / "hydrant-keeper"), "--root", str(self.root)], env=self.env, check=True)
+
     def daemons(self):
         """name: pid of what runs for this root."""
         return {name: pid for pid, name in processes_naming(str(self.root)).items() if name != "hydrant"}
