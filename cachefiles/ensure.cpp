@@ -79,6 +79,7 @@ void EnsureOp::trace_verdict(const BackingFile::Survey& found, bool second_pass)
 
 void EnsureOp::request(ByteRange hole) {
   auto object = object_;
+  if (!object->cache().has(Cache::kOnDemand)) return finish(-EIO);  // nobody would supply it
   auto request = std::make_shared<Request>();
   request->opcode = Opcode::kRead;
   request->object = object;

@@ -52,7 +52,6 @@ int64_t HandleImpl::write(Bytes bytes) {
 int64_t HandleImpl::lseek(int64_t offset, int whence) {
   auto file = object_->file();
   if (!file) return -ENOBUFS;
-  if (int err = inject_read()) return err;
   off_t at = ::lseek(file->fd(), offset, whence);
   return at < 0 ? -errno : at;
 }

@@ -343,5 +343,20 @@ TEST_F(Scars, R17_KeysOfOneNameExcludeEachOther) {
   EXPECT_EQ(use(*cookie(std::string("\x80\0", 2)))->wait(), -ENOBUFS);
 }
 
+TEST_F(Scars, S31_InOriginalModeAHoleIsAnErrorAtOnce) {
+  like_the_kernel();
+  bind_original();
+  auto object = cookie("key");
+  EXPECT_EQ(use(*object)->wait(), 0);
+  EXPECT_EQ(C(*object, 0, 4096)->wait(), -EIO);  // no daemon would ever read the request
+}
+
+TEST_F(Scars, SeekingOnAHandleMeetsNoInjectedError) {
+  BO();
+  auto o = opened("key", 8192);
+  set_error_injection(2);
+  EXPECT_EQ(handle(o.fd).lseek(0, SEEK_SET), 0);
+}
+
 }  // namespace
 }  // namespace hydrant::cachefiles::test
