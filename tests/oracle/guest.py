@@ -1,0 +1,54 @@
+"""The guest: an initramfs with the agent as init, scripts on a virtio disk, answers on the serial line."""
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+# A hung script ends a boot; the agent gives a script 40 seconds.
+BOOT_SECONDS = 900
+
+
+def build_kernel():
+    return subprocess.run([HERE / "build_kernel.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+class Guest:
+    def __init__(self, kernel, agent, work):
+        self.kernel, self.work = kernel, pathlib.Path(work)
+        root = self.work / "root"
+        root.mkdir()
+        (root / "init").write_bytes(pathlib.Path(agent).read_bytes())
+        (root / "init").chmod(0o755)
+        # No journal: nothing on this disk happens later than it was asked for.
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-N", "16000", "-O",
+                        "^has_journal,^resize_inode", "-E", "lazy_itable_init=0", root / "disk.img", "64M"], check=True)
+        self.initramfs = self.work / "initramfs"
+        shutil.copytree(pathlib.Path(kernel).parent / "modules", root / "modules")
+        names = [str(path.relative_to(root)) for path in sorted(root.rglob("*"))]
+        with open(self.initramfs, "wb") as out:
+            subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input="\n".join(names).encode(),
+                           stdout=out, check=True)
+
+    def boot(self, text):
+        """Runs scripts until the end or a hang. Returns (text of the answers, whether it hung)."""
+        with tempfile.NamedTemporaryFile(dir=self.work) as disk, tempfile.NamedTemporaryFile(dir=self.work) as console:
+            disk.write(text.encode("latin-1"))
+            disk.truncate((len(text) // 512 + 2) * 512)
+            disk.flush()
+            command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1", "-display",
+                       "none", "-no-reboot", "-nodefaults", "-serial", "stdio", "-kernel", self.kernel, "-initrd",
+                       self.initramfs, "-drive", f"file={disk.name},if=virtio,format=raw,readonly=on", "-append",
+                       "console=ttyS0 loglevel=1 panic=-1 rdinit=/init"]
+            try:
+                subprocess.run(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
+                               timeout=BOOT_SECONDS, check=False)
+            except subprocess.TimeoutExpired:
+                pass
+            console.seek(0)
+            answers = console.read().decode("latin-1").replace("\r", "")
+        if os.environ.get("ORACLE_CONSOLE"):
+            pathlib.Path(os.environ["ORACLE_CONSOLE"]).write_text(answers)
+        start, end = answers.find("= "), answers.find("\n! ")
+        return answers[max(start, 0):end], answers[end:end + 6] != "\n! end"
