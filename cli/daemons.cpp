@@ -192,6 +192,7 @@ tl::expected<void, Failure> Daemons::start_and_wait(Deadline deadline) const {
 
 Failure explain_absence(const Daemons& daemons, Error error) {
   if (is_absence(error)) {
+    if (!daemons.engine.empty()) return Failure(ExitStatus::kNoDaemon, "no engine answers at " + daemons.engine);
     return Failure(ExitStatus::kNoDaemon,
                    "no daemon runs under " + daemons.root + "; `hydrant mount` starts one, --root names another place");
   }

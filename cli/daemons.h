@@ -9,10 +9,11 @@
 namespace hydrant::cli {
 
 struct Daemons {
-  std::string root;  // absolute
+  std::string root;         // absolute
+  std::string engine = {};  // the channel socket of an engine that stands elsewhere; its admin socket is beside it
 
   std::string run_dir() const { return root + "/run"; }
-  std::string hydrantd_socket() const { return run_dir() + "/hydrantd.sock"; }
+  std::string hydrantd_socket() const { return engine.empty() ? run_dir() + "/hydrantd.sock" : engine + ".admin"; }
   std::string fetchd_socket() const { return run_dir() + "/fetchd.sock"; }
 
   // Within two seconds. kNotFound or kUnreachable when it does not run.
@@ -30,7 +31,7 @@ struct Daemons {
   tl::expected<void, Failure> start_and_wait(Deadline deadline) const;
 };
 
-// "no hydrantd runs under ROOT…" for errors that mean that, other errors as they are.
+// "no daemon runs under ROOT…" for errors that mean that, other errors as they are.
 Failure explain_absence(const Daemons& daemons, Error error);
 
 }  // namespace hydrant::cli

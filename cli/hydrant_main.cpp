@@ -73,6 +73,10 @@ struct CommandLine {
         ->check(CLI::NonNegativeNumber);
   }
 
+  CLI::Option* add_socket(CLI::App* sub) {
+    return sub->add_option("--socket", common.socket, "The engine's channel socket, where it is not the root's");
+  }
+
   void add_json(CLI::App* sub) { sub->add_flag("--json", common.json, "Print one JSON object"); }
 
   void add_mount() {
@@ -83,8 +87,11 @@ struct CommandLine {
     add_image_options(sub, mount);
     add_json(sub);
     CLI::Option* fsid = sub->add_option("--fsid", mount.fsid, "Mount this object of the attached user daemon");
-    sub->add_option("--device", mount.devices, "A device of --fsid, in order")->allow_extra_args(false)->needs(fsid);
+    sub->add_option("--device", mount.devices, "A device of --fsid, in order; none: as the image says")
+        ->allow_extra_args(false)
+        ->needs(fsid);
     sub->add_option("--domain-id", mount.domain_id, "Domain of --fsid")->needs(fsid);
+    add_socket(sub)->needs(fsid);
     sub->add_option("--read-ahead-kb", mount.read_ahead_kb, "Kernel read-ahead of the mount; 0: default")
         ->check(CLI::Range(0u, 65536u));
   }
@@ -112,7 +119,11 @@ struct CommandLine {
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
 
-    add_json(add_verb("ls", "List the mounts", [this] { return run_ls(common); }));
+    add_socket(sub);
+
+    sub = add_verb("ls", "List the mounts", [this] { return run_ls(common); });
+    add_socket(sub);
+    add_json(sub);
 
     sub = add_verb("stat", "Tell what a mount has fetched", [this] { return run_stat(common, stat_dir); });
     sub->add_option("DIR", stat_dir)->required();
@@ -125,6 +136,7 @@ struct CommandLine {
                    [this] { return run_engine(common, engine); });
     sub->add_option("--trace", engine.trace, "Trace points to switch on: names with commas, all or none");
     sub->add_option("--cookies", engine.cookies, "List at most so many cookies")->capture_default_str();
+    add_socket(sub);
     add_json(sub);
 
     add_json(
@@ -147,6 +159,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return line.app.exit(error) == 0 ? 0 : static_cast<int>(ExitStatus::kUsage);
   }
+  if (!line.common.socket.empty())
+    line.common.socket = std::filesystem::absolute(line.common.socket).lexically_normal().string();
   line.common.root = std::filesystem::absolute(line.common.root).lexically_normal().string();
   if (::geteuid() != 0 && !line.app.got_subcommand("version")) {
     return report({ExitStatus::kNotRoot, "needs root; run it with sudo"});

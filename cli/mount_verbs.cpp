@@ -69,6 +69,19 @@ Outcome ensure_daemons(const Daemons& daemons, bool no_start) {
   return {};
 }
 
+// For objects of whatever user daemon there is: one of another make must not be joined by hydrant-fetchd.
+Outcome ensure_engine(const Daemons& daemons, bool no_start) {
+  auto hydrantd = daemons.hydrantd();
+  if (!hydrantd) {
+    if (daemons.engine.empty()) return ensure_daemons(daemons, no_start);
+    return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  }
+  auto status = hydrantd->call<proto::StatusReply>(HydrantdRequest(proto::StatusRequest{}));
+  if (!status) return give_up(std::move(status).error());
+  if (status->attached) return {};
+  return give_up({ExitStatus::kNoDaemon, "no user daemon is attached to the engine at " + daemons.hydrantd_socket()});
+}
+
 }  // namespace
 
 Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
@@ -79,8 +92,9 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
   std::string dir = resolve_dir(options.arguments.back());
   if (auto ok = check_text(dir, "DIR"); !ok) return ok;
   if (auto ok = check_mount_point(dir); !ok) return ok;
-  Daemons daemons{common.root};
-  if (auto ok = ensure_daemons(daemons, options.no_start); !ok) return ok;
+  Daemons daemons{common.root, common.socket};
+  if (auto ok = by_id ? ensure_engine(daemons, options.no_start) : ensure_daemons(daemons, options.no_start); !ok)
+    return ok;
   Patience patience = patience_of(options.timeout_s);
 
   // A directory that is in use is refused before anything is fetched.
@@ -142,7 +156,7 @@ Outcome run_index(const CommonOptions& common, const IndexOptions& options) {
 Outcome run_umount(const CommonOptions& common, const UmountOptions& options) {
   std::string dir = resolve_dir(options.dir);
   if (auto ok = check_text(dir, "DIR"); !ok) return ok;
-  Daemons daemons{common.root};
+  Daemons daemons{common.root, common.socket};
   auto hydrantd = daemons.hydrantd();
   if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
   Patience patience = patience_of(options.timeout_s);

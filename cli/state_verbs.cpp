@@ -19,7 +19,7 @@ Duration from_seconds(double s) { return std::chrono::duration_cast<Duration>(st
 }  // namespace
 
 Outcome run_ls(const CommonOptions& common) {
-  Daemons daemons{common.root};
+  Daemons daemons{common.root, common.socket};
   auto hydrantd = daemons.hydrantd();
   if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
   auto list = hydrantd->call<proto::ListReply>(HydrantdRequest(proto::ListRequest{}));
@@ -72,7 +72,7 @@ Outcome run_stop(const CommonOptions& common, const StopOptions& options) {
 }
 
 Outcome run_engine(const CommonOptions& common, const EngineOptions& options) {
-  Daemons daemons{common.root};
+  Daemons daemons{common.root, common.socket};
   auto hydrantd = daemons.hydrantd();
   if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
   auto engine = hydrantd->call<proto::EngineReply>(

@@ -15,6 +15,7 @@ using Outcome = tl::expected<void, Failure>;
 
 struct CommonOptions {
   std::string root = "/var/lib/hydrant";
+  std::string socket = {};  // the engine's, where it is not the root's
   bool json = false;
 };
 

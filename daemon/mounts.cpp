@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mount_info.h"
 #include "daemon/erofs_mount.h"
+#include "proto/erofs_layout.h"
 
 namespace hydrant::daemon {
 
@@ -183,7 +184,13 @@ Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::s
   HYDRANT_TRY(Mount mount, prepare(request, stop));
   ErofsSource source;
   if (request.read_ahead_kb) source.read_ahead_kb = request.read_ahead_kb;
-  HYDRANT_TRY(source.primary, complete_metadata(*mount.metadata, request.meta_digest, stop, report));
+  // Without a digest there is nothing to prove, and the primary may hold all the data: it comes on demand, as it did to
+  // the kernel.
+  if (request.meta_digest.empty()) {
+    HYDRANT_TRY(source.primary, open_device(mount.metadata));
+  } else {
+    HYDRANT_TRY(source.primary, complete_metadata(*mount.metadata.object, request.meta_digest, stop, report));
+  }
   for (Device& device : mount.devices) {
     HYDRANT_TRY(Fd file, open_device(device));
     source.devices.push_back(std::move(file));
@@ -206,16 +213,54 @@ Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::s
   return proto::MountReply{.dir = dir, .fsid = request.fsid, .ready_ms = static_cast<uint64_t>(ms)};
 }
 
-Result<Mounts::Mount> Mounts::prepare(const proto::MountRequest& request, std::stop_token stop) {
+Result<Mounts::Mount> Mounts::prepare(proto::MountRequest& request, std::stop_token stop) {
   Mount mount;
   std::string volume = volume_of(request);
   Patience patience{Deadline::after(options_.open_limit), stop};
-  HYDRANT_TRY(mount.metadata, objects_.use({volume, request.fsid}, patience));
+  HYDRANT_TRY(mount.metadata.object, objects_.use({volume, request.fsid}, patience));
+  if (request.meta_digest.empty()) HYDRANT_TRY_VOID(take_devices_from_image(request, *mount.metadata.object, stop));
   for (auto& id : request.devices) {
     HYDRANT_TRY(auto object, objects_.use({volume, id}, patience));
     mount.devices.push_back({.object = std::move(object), .blob = nullptr});
   }
   return mount;
+}
+
+// An image that nobody described: its device table names the devices, or says how many names were to be given. The
+// blocks that the kernel needs to mount are fetched on the way, so that the mount itself waits for no user daemon.
+Result<> Mounts::take_devices_from_image(proto::MountRequest& request, const Object& primary, std::stop_token stop) {
+  std::string name = "object " + request.fsid;
+  uint64_t size = primary.cookie().size();
+  auto read = [&](ByteRange range) -> Result<Buffer> {
+    ByteRange blocks{range.begin / 4096 * 4096, std::min(size, (range.end + 4095) / 4096 * 4096)};
+    if (!primary.cookie().present(blocks))
+      HYDRANT_TRY_VOID(ensure(primary, blocks, {Deadline::after(options_.supply_limit), stop}));
+    HYDRANT_TRY(Fd file, primary.cookie().backing_file());
+    Buffer bytes(range.end - range.begin);
+    if (auto got = pread_exact(file.get(), bytes, range.begin); !got) return fail(std::move(got.error()).in(name));
+    return bytes;
+  };
+  constexpr ByteRange kSuperblock{proto::erofs::kSuperblockAt,
+                                  proto::erofs::kSuperblockAt + sizeof(proto::erofs::Superblock)};
+  if (size < kSuperblock.end) return fail(Code::kCorrupt, name + ": not an EROFS image: too short");
+  HYDRANT_TRY(Buffer superblock, read(kSuperblock));
+  auto outline = proto::erofs::decode_outline(superblock, size);
+  if (!outline) return fail(std::move(outline.error()).in(name));
+  if (!outline->root.empty()) HYDRANT_TRY_VOID(read(outline->root));
+
+  size_t wanted = outline->devices();
+  if (wanted > kMaxDevices) return fail(Code::kUnsupported, name + ": more than 4096 devices");
+  if (wanted == request.devices.size()) return {};
+  if (!request.devices.empty())
+    return fail(Code::kInvalid, name + ": the image has " + std::to_string(wanted) + " devices, but " +
+                                    std::to_string(request.devices.size()) + " were given");
+  HYDRANT_TRY(Buffer table, read(outline->device_table));
+  auto tags = proto::erofs::decode_device_tags(table);
+  if (!tags) return fail(std::move(tags.error()).in(name));
+  for (auto& tag : *tags)
+    if (auto usable = check_id(tag, 255, "device"); !usable) return fail(std::move(usable.error()).in(name));
+  request.devices = std::move(*tags);
+  return {};
 }
 
 // Fetches and hashes step by step, so that the hash costs no second pass over a cold file.

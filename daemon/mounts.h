@@ -53,7 +53,7 @@ class Mounts {
   };
   struct Mount {
     MountRecord record;
-    std::shared_ptr<Object> metadata;  // null when dead
+    Device metadata;  // no object when dead
     std::vector<Device> devices;
     bool dead = false;   // made by a predecessor that died
     bool ready = false;  // false while somebody makes it or takes it down
@@ -65,7 +65,8 @@ class Mounts {
 
   Result<> adopt_records(const std::optional<Handed>& handed);
   Result<> adopt(Mount& mount);
-  Result<Mount> prepare(const proto::MountRequest& request, std::stop_token stop);
+  Result<Mount> prepare(proto::MountRequest& request, std::stop_token stop);
+  Result<> take_devices_from_image(proto::MountRequest& request, const Object& primary, std::stop_token stop);
   Result<Fd> complete_metadata(const Object& object, const std::string& digest, std::stop_token stop,
                                const Report& report);
   Result<Fd> open_device(Device& device);

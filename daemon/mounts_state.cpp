@@ -159,7 +159,7 @@ Result<proto::StatMountReply> Mounts::stat(const std::string& asked) {
                               .metadata = {.id = record.request.fsid, .size = 0},
                               .counters = {},
                               .image = record.request.image};
-  if (mount->metadata) reply.metadata.size = mount->metadata->cookie().size();
+  if (mount->metadata.object) reply.metadata.size = mount->metadata.object->cookie().size();
   for (const Device& device : mount->devices) {
     auto stat = device.object->cookie().stat();
     reply.devices.push_back({.id = device.object->key().id,

@@ -1,4 +1,5 @@
-// The on-disk structures of EROFS that Hydrant writes. Source: the kernel's documentation of the format
+// The on-disk structures of EROFS that Hydrant writes, and what it reads of images made by others: which devices they
+// name. Source: the kernel's documentation of the format
 // (Documentation/filesystems/erofs.rst) and observation of Linux 6.18 and erofs-utils 1.5. Little endian, as every
 // machine we run on, so a structure is stored by copying it.
 #pragma once
@@ -6,9 +7,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <type_traits>
+#include <vector>
 
+#include "base/byte_range.h"
 #include "base/bytes.h"
+#include "base/error.h"
 
 namespace hydrant::proto::erofs {
 
@@ -149,5 +154,20 @@ void store(Buffer& out, uint64_t at, const T& record) {
 // CRC-32C as the superblock's checksum wants it: started with all ones, not inverted at the end. Of "123456789" it is
 // 0x1CF96D7C.
 uint32_t checksum(Bytes bytes);
+
+// Where a mount looks first in an image, all inside its `size` bytes.
+struct Outline {
+  uint64_t block_size = kBlockSize;
+  ByteRange root;          // the root inode; empty where a feature we do not know may have moved it
+  ByteRange device_table;  // one DeviceSlot a device
+  size_t devices() const { return (device_table.end - device_table.begin) / sizeof(DeviceSlot); }
+};
+
+// `superblock` is what stands at kSuperblockAt. kCorrupt: not EROFS, or it points out of the image. The checksum and
+// everything else is left to the kernel.
+Result<Outline> decode_outline(Bytes superblock, uint64_t size);
+
+// The devices' names, in slot order. kCorrupt: one has none.
+Result<std::vector<std::string>> decode_device_tags(Bytes device_table);
 
 }  // namespace hydrant::proto::erofs
