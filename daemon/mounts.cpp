@@ -131,7 +131,7 @@ Result<> Mounts::adopt_records(const std::optional<Handed>& handed) {
       log::warn("mount-of-a-dead-daemon",
                 {{"dir", dir}, {"why", ours.error().what}, {"way_out", "hydrant umount " + dir}});
       mount->dead = true;
-      mount->metadata.reset();
+      mount->metadata = {};
       mount->devices.clear();
     }
     mounts_.emplace(dir, std::move(mount));
@@ -143,13 +143,16 @@ Result<> Mounts::adopt_records(const std::optional<Handed>& handed) {
 Result<> Mounts::adopt(Mount& mount) {
   const proto::MountRequest& request = mount.record.request;
   std::string volume = volume_of(request);
-  HYDRANT_TRY(mount.metadata, objects_.adopt({volume, request.fsid}));
-  for (auto& id : request.devices) {
+  auto device = [&](const std::string& id) -> Result<Device> {
     HYDRANT_TRY(auto object, objects_.adopt({volume, id}));
     // Without a blob file EROFS has the backing file itself.
     auto at = blob_files_.find(object->key());
-    mount.devices.push_back(
-        {.object = std::move(object), .blob = at == blob_files_.end() ? nullptr : at->second.lock()});
+    return Device{.object = std::move(object), .blob = at == blob_files_.end() ? nullptr : at->second.lock()};
+  };
+  HYDRANT_TRY(mount.metadata, device(request.fsid));
+  for (const std::string& id : request.devices) {
+    HYDRANT_TRY(Device one, device(id));
+    mount.devices.push_back(std::move(one));
   }
   return {};
 }
@@ -217,10 +220,16 @@ Result<Mounts::Mount> Mounts::prepare(proto::MountRequest& request, std::stop_to
   Mount mount;
   std::string volume = volume_of(request);
   Patience patience{Deadline::after(options_.open_limit), stop};
-  HYDRANT_TRY(mount.metadata.object, objects_.use({volume, request.fsid}, patience));
+  // The engine does not say why a lookup failed, as the kernel does not; of what another daemon serves it is the name.
+  auto named = [&](Result<std::shared_ptr<Object>> object) -> Result<std::shared_ptr<Object>> {
+    if (object || !request.meta_digest.empty() || object.error().sys != ENOBUFS) return object;
+    object.error().code = Code::kNotFound;
+    return fail(std::move(object.error()).in("does the user daemon know it?"));
+  };
+  HYDRANT_TRY(mount.metadata.object, named(objects_.use({volume, request.fsid}, patience)));
   if (request.meta_digest.empty()) HYDRANT_TRY_VOID(take_devices_from_image(request, *mount.metadata.object, stop));
   for (auto& id : request.devices) {
-    HYDRANT_TRY(auto object, objects_.use({volume, id}, patience));
+    HYDRANT_TRY(auto object, named(objects_.use({volume, id}, patience)));
     mount.devices.push_back({.object = std::move(object), .blob = nullptr});
   }
   return mount;

@@ -1,6 +1,7 @@
 """Programs that were written for the kernel's /dev/cachefiles, run unmodified by `hydrant cachefiles-exec`."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -68,8 +69,10 @@ class Case(unittest.TestCase):
         self.addCleanup(daemon.kill)
         self.assertEqual(daemon.stdout.readline(), "ready\n")
         for number in range(objects):
-            # The metadata is fetched whole before it is looked at, and then it is no EROFS: a consumer as any other.
-            answer = self.admin({"op": "mount", "dir": str(mount_point), "fsid": f"object-{number}", "domain_id": "d"})
+            # Metadata with a digest is fetched whole before it is looked at, and then it is no EROFS: a consumer as any
+            # other.
+            answer = self.admin({"op": "mount", "dir": str(mount_point), "fsid": f"object-{number}", "domain_id": "d",
+                                 "meta_digest": hashlib.sha256(content.read_bytes()).hexdigest()})
             self.assertEqual(answer["error"]["code"], "corrupt", answer)
         self.assertEqual(daemon.wait(60), 0)
         self.engine_ends()

@@ -37,6 +37,8 @@ class Process {
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, to[0], 0);
     ::posix_spawn_file_actions_adddup2(&actions, from[1], 1);
+    // The tests count on 3 being the first free number, whatever whoever runs them has left open.
+    ::posix_spawn_file_actions_addclosefrom_np(&actions, 3);
     auto pointers = [](const std::vector<std::string>& words) {
       std::vector<char*> all;
       for (auto& word : words) all.push_back(const_cast<char*>(word.c_str()));

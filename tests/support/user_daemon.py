@@ -23,6 +23,7 @@ class Lost(Exception):
 class Handle:
     def __init__(self, fd):
         self.socket = socket.socket(fileno=fd)
+        self.socket.setblocking(True)  # hydrantd's choice came with it
         self.tag = 0
         self.path = None
 
