@@ -114,7 +114,8 @@ class Script:
             self.read()
             self.reads += 1
             base = 0 if "." in target else PAGE
-            if self.answer(base + first * PAGE, blocks):
+            # With other reads about, the message may have been theirs.
+            if self.answer(base + first * PAGE, blocks) and not any(self.asked.values()):
                 return
         self.asked[target].update(range(first, first + blocks))
 

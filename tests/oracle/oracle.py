@@ -218,7 +218,7 @@ def main():
     parser.add_argument("--engine", required=True, help="the oracle_engine program")
     parser.add_argument("--agent", help="the oracle_agent program, for the guest")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--random", type=int, default=2000, help="scripts from the generator")
+    parser.add_argument("--random", type=int, default=1000, help="scripts from the generator")
     parser.add_argument("--no-shrink", dest="shrink", action="store_false")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
