@@ -159,8 +159,7 @@ struct Model {
         result = 32;
       } else if (request.opcode == Opcode::kClose) {
         result = 16;
-        take(id);
-        withdrawn(request.object);
+        withdrawn(take(id).object);
       } else if (int64_t number = next_object_id++; object.id > 0) {
         result = -EEXIST;
       } else {

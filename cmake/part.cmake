@@ -9,7 +9,7 @@ function(hydrant_precompile NAME OWNER)
   endif()
   # GCC 12 loses sight of what is a system header in a precompiled one, and warns of std::string's own memcpy.
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    target_compile_options(${NAME} PRIVATE -Wno-array-bounds -Wno-restrict -Wno-stringop-overread)
+    target_compile_options(${NAME} PRIVATE -Wno-array-bounds -Wno-restrict -Wno-stringop-overflow -Wno-stringop-overread)
   endif()
   if(NAME STREQUAL OWNER)
     target_precompile_headers(${NAME} PRIVATE ${HYDRANT_STD_HEADERS} ${ARGN})
