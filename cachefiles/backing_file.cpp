@@ -38,12 +38,14 @@ BackingFile::Survey BackingFile::survey(ByteRange window) const {
 
 BackingFile::Survey BackingFile::survey_sparse(ByteRange window) const {
   if (inject_read()) return {Kind::kError, window.size()};
-  off_t data = ::lseek(fd(), static_cast<off_t>(window.begin), SEEK_DATA);
+  auto fd = open();
+  if (!fd) return {Kind::kError, window.size()};
+  off_t data = ::lseek(fd.get(), static_cast<off_t>(window.begin), SEEK_DATA);
   if (data < 0) return {errno == ENXIO ? Kind::kHole : Kind::kError, window.size()};
   auto first = static_cast<uint64_t>(data);
   if (first >= window.end) return {Kind::kHole, window.size()};
   if (first > window.begin) return {Kind::kHole, std::min(window.size(), round_up(first, block_size_) - window.begin)};
-  off_t hole = ::lseek(fd(), static_cast<off_t>(window.begin), SEEK_HOLE);
+  off_t hole = ::lseek(fd.get(), static_cast<off_t>(window.begin), SEEK_HOLE);
   if (hole < 0) return {Kind::kError, window.size()};
   if (static_cast<uint64_t>(hole) >= window.end) return {Kind::kPresent, window.size()};
   uint64_t whole = round_down(static_cast<uint64_t>(hole), block_size_);
@@ -65,7 +67,7 @@ bool BackingFile::present(ByteRange range) const {
 
 bool BackingFile::complete(uint64_t size) const {
   if (presence_ == Presence::kContentMap) return map_.all_durable(0, (size + kBlockSize - 1) / kBlockSize);
-  return !unsaved_.load() && present({0, size});
+  return !has_unsaved() && present({0, size});
 }
 
 int64_t BackingFile::write(Disk& disk, Bytes bytes, uint64_t offset) {
@@ -73,12 +75,14 @@ int64_t BackingFile::write(Disk& disk, Bytes bytes, uint64_t offset) {
   auto range = make_range(offset, bytes.size());
   if (!range || range->end > ContentMap::kBlocks * kBlockSize) return -EFBIG;
   if (int err = inject_write()) return err;
+  auto fd = open();
+  if (!fd) return fd.error();
   // The rest of the last block is part of the write: a block is whole or not there at all.
   uint64_t padding = round_up(range->end, kBlockSize) - range->end;
   struct iovec parts[2] = {{const_cast<std::byte*>(bytes.data()), bytes.size()},
                            {const_cast<std::byte*>(kZeros.data()), padding}};
   uint64_t failures = failures_.load(std::memory_order_acquire);
-  ssize_t done = disk.write(fd(), parts, padding ? 2 : 1, static_cast<off_t>(offset));
+  ssize_t done = disk.write(fd.get(), parts, padding ? 2 : 1, static_cast<off_t>(offset));
   if (done < 0) return done;
   uint64_t whole = static_cast<uint64_t>(done) / kBlockSize;
   if (presence_ == Presence::kContentMap) {
@@ -86,33 +90,37 @@ int64_t BackingFile::write(Disk& disk, Bytes bytes, uint64_t offset) {
     if (failures_.load(std::memory_order_relaxed) != failures) return -ENOBUFS;
     map_.set_present(offset / kBlockSize, offset / kBlockSize + whole);
   }
-  unsaved_.store(true);
+  touch();
   return std::min<int64_t>(done, static_cast<int64_t>(bytes.size()));
 }
 
 int BackingFile::punch(ByteRange range) {
   if (int err = inject_remove()) return err;
+  auto fd = open();
+  if (!fd) return fd.error();
   std::lock_guard lock(save_);  // as for shrink
   map_.clear(range.begin / kBlockSize, range.end / kBlockSize);
-  if (::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(range.begin), off_t(range.size())) != 0)
+  if (::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(range.begin), off_t(range.size())) != 0)
     return -errno;
-  unsaved_.store(true);
+  touch();
   return 0;
 }
 
 int BackingFile::shrink(uint64_t size) {
   uint64_t rounded = round_up(size, kBlockSize);
   if (int err = inject_remove()) return err;
+  auto fd = open();
+  if (!fd) return fd.error();
   std::lock_guard lock(save_);  // no snapshot from before the cut becomes durable after it
   struct stat stat;
-  if (::fstat(fd(), &stat) != 0) return -errno;
+  if (::fstat(fd.get(), &stat) != 0) return -errno;
   // Bits go before bytes: a reader that still finds the bit finds the bytes, too.
   map_.clear(rounded / kBlockSize);
-  if (static_cast<uint64_t>(stat.st_size) > rounded && ::ftruncate(fd(), static_cast<off_t>(rounded)) != 0)
+  if (static_cast<uint64_t>(stat.st_size) > rounded && ::ftruncate(fd.get(), static_cast<off_t>(rounded)) != 0)
     return -errno;
   if (size < rounded && map_.next_present(size / kBlockSize, rounded / kBlockSize) < rounded / kBlockSize)
-    if (::pwrite(fd(), kZeros.data(), rounded - size, static_cast<off_t>(size)) < 0) return -errno;
-  unsaved_.store(true);
+    if (::pwrite(fd.get(), kZeros.data(), rounded - size, static_cast<off_t>(size)) < 0) return -errno;
+  touch();
   return 0;
 }
 
@@ -120,7 +128,7 @@ int BackingFile::make_identity() {
   if (presence_ != Presence::kContentMap) return 0;
   if (::getrandom(identity_.data(), identity_.size(), 0) != static_cast<ssize_t>(identity_.size())) return -EIO;
   if (int err = inject_write()) return err;
-  if (::fsetxattr(fd(), proto::kIdentityLabelName, identity_.data(), identity_.size(), 0) != 0) return -errno;
+  if (::fsetxattr(open().get(), proto::kIdentityLabelName, identity_.data(), identity_.size(), 0) != 0) return -errno;
   has_identity_ = true;
   return 0;
 }
@@ -133,10 +141,11 @@ void BackingFile::drop_bits_over_holes(uint64_t file_size) {
   // Only the tail is cleared at once; the holes between are few and found by walking the extents.
   uint64_t at = 0;
   std::vector<ByteRange> data;
+  auto fd = open();
   while (at < file_size) {
-    off_t begin = ::lseek(fd(), static_cast<off_t>(at), SEEK_DATA);
+    off_t begin = ::lseek(fd.get(), static_cast<off_t>(at), SEEK_DATA);
     if (begin < 0) break;
-    off_t end = ::lseek(fd(), begin, SEEK_HOLE);
+    off_t end = ::lseek(fd.get(), begin, SEEK_HOLE);
     if (end < 0) break;
     data.push_back({static_cast<uint64_t>(begin), static_cast<uint64_t>(end)});
     at = static_cast<uint64_t>(end);
@@ -164,7 +173,8 @@ void BackingFile::drop_bits_over_holes(uint64_t file_size) {
 
 void BackingFile::load_map(const std::string& maps_directory, uint64_t object_size) {
   if (presence_ != Presence::kContentMap) return;
-  ssize_t got = ::fgetxattr(fd(), proto::kIdentityLabelName, identity_.data(), identity_.size());
+  auto fd = open();
+  ssize_t got = ::fgetxattr(fd.get(), proto::kIdentityLabelName, identity_.data(), identity_.size());
   if (got != static_cast<ssize_t>(identity_.size())) {
     // A file from elsewhere, or of the sparse mode: it gets an identity, and counts as empty.
     if (int err = make_identity()) log::warn("cachefiles.identity_failed", {{"errno", -err}});
@@ -172,15 +182,15 @@ void BackingFile::load_map(const std::string& maps_directory, uint64_t object_si
   }
   has_identity_ = true;
   struct stat stat;
-  if (::fstat(fd(), &stat) != 0) return;
+  if (::fstat(fd.get(), &stat) != 0) return;
   auto file_size = static_cast<uint64_t>(stat.st_size);
   size_t limit = proto::content_map_file_size(file_size / proto::kMapLeafBytes + 1);
   auto text = read_file(map_path(maps_directory), limit);
   if (!text) return;
   auto map = proto::decode_content_map(as_bytes(*text));
-  if (!map || map->inode != id_.inode || map->identity != identity_ || map->object_size != object_size ||
+  if (!map || map->inode != id().inode || map->identity != identity_ || map->object_size != object_size ||
       map->file_size > file_size) {
-    log::warn("cachefiles.map_refused", {{"inode", id_.inode}, {"why", map ? "another file" : map.error().what}});
+    log::warn("cachefiles.map_refused", {{"inode", id().inode}, {"why", map ? "another file" : map.error().what}});
     return;
   }
   generation_ = map->generation;
@@ -195,30 +205,33 @@ void BackingFile::load_map(const std::string& maps_directory, uint64_t object_si
 }
 
 int BackingFile::save_map(Disk& disk, const std::string& maps_directory, const std::function<uint64_t()>& object_size) {
-  std::lock_guard lock(save_);
   saving_.store(false);
-  if (!unsaved_.exchange(false)) return 0;
+  if (!has_unsaved()) return 0;
+  auto fd = open();
+  if (!fd) return fd.error();
+  std::lock_guard lock(save_);
+  if (!descriptor_.take_dirty()) return 0;
   uint64_t size = object_size();
   auto leaves = map_.snapshot();
-  if (int err = disk.sync_data(fd())) {
+  if (int err = disk.sync_data(fd.get())) {
     // After a failed sync the kernel forgets that the pages were dirty: what is not proven durable is fetched again.
     {
       std::lock_guard forgetting(bits_);
       failures_.fetch_add(1, std::memory_order_release);
       map_.forget_volatile();
     }
-    unsaved_.store(true);
+    touch();
     return err;
   }
   if (presence_ == Presence::kSparse || !has_identity_) return 0;
   struct stat stat;
-  if (::fstat(fd(), &stat) != 0) {
-    unsaved_.store(true);
+  if (::fstat(fd.get(), &stat) != 0) {
+    touch();
     return -errno;
   }
   proto::ContentMapFile file;
   file.generation = ++generation_;
-  file.inode = id_.inode;
+  file.inode = id().inode;
   file.object_size = size;
   file.file_size = static_cast<uint64_t>(stat.st_size);
   file.identity = identity_;
@@ -227,8 +240,8 @@ int BackingFile::save_map(Disk& disk, const std::string& maps_directory, const s
   auto made = make_directories(path.substr(0, path.rfind('/')));
   if (made) made = disk.replace_file(path, proto::encode_content_map(file));
   if (!made) {
-    unsaved_.store(true);
-    log::warn("cachefiles.map_not_saved", {{"inode", id_.inode}, {"why", made.error().what}});
+    touch();
+    log::warn("cachefiles.map_not_saved", {{"inode", id().inode}, {"why", made.error().what}});
     return made.error().sys ? -made.error().sys : -EIO;
   }
   map_.mark_durable(file.leaves);

@@ -7,11 +7,10 @@
 #include <mutex>
 
 #include "base/byte_range.h"
-#include "base/fd.h"
 #include "cachefiles/content_map.h"
+#include "cachefiles/descriptor.h"
 #include "cachefiles/disk.h"
 #include "cachefiles/engine.h"
-#include "cachefiles/in_use.h"
 
 namespace hydrant::cachefiles {
 
@@ -20,11 +19,13 @@ inline constexpr uint64_t kBlockSize = proto::kMapBlockSize;
 // Thread-safe. Held by its object, by whoever writes to it at the moment, and by the list of maps to save.
 class BackingFile {
  public:
-  BackingFile(Fd fd, InodeId id, Presence presence, uint64_t block_size)
-      : fd_(std::move(fd)), id_(id), presence_(presence), block_size_(block_size) {}
+  BackingFile(Descriptors& pool, Fd fd, InodeId id, Presence presence, uint64_t block_size)
+      : descriptor_(pool, std::move(fd), id), presence_(presence), block_size_(block_size) {}
 
-  int fd() const { return fd_.get(); }
-  InodeId id() const { return id_; }
+  // What goes wrong when it is opened again, its user reports like an error of his own call.
+  Descriptor::Use open() const { return descriptor_.use(); }
+  Descriptor& descriptor() { return descriptor_; }
+  InodeId id() const { return descriptor_.id(); }
   Presence presence() const { return presence_; }
   const ContentMap& map() const { return map_; }
 
@@ -61,25 +62,24 @@ class BackingFile {
 
   // True once after a write: the caller then puts the file on the list of maps to save.
   bool claim_saving() { return !saving_.exchange(true); }
-  void touch() { unsaved_.store(true); }
-  bool has_unsaved() const { return unsaved_.load(); }
+  // Set after bits, cleared before the snapshot that covers them.
+  void touch() { descriptor_.set_dirty(); }
+  bool has_unsaved() const { return descriptor_.dirty(); }
 
  private:
   Survey survey_sparse(ByteRange window) const;
   std::string map_path(const std::string& maps_directory) const;
   void drop_bits_over_holes(uint64_t file_size);
 
-  Fd fd_;
-  InodeId id_;
+  mutable Descriptor descriptor_;
   Presence presence_;
   uint64_t block_size_;  // of the backing file system
   ContentMap map_;
   proto::FileIdentity identity_{};
   bool has_identity_ = false;
-  std::atomic<bool> unsaved_{false};  // set after bits, cleared before the snapshot that covers them
-  std::atomic<bool> saving_{false};   // on the list
-  std::mutex save_;                   // one save at a time; held across the disk
-  std::mutex bits_;                   // setting bits against forgetting them after a failed sync
+  std::atomic<bool> saving_{false};  // on the list
+  std::mutex save_;                  // one save at a time; held across the disk
+  std::mutex bits_;                  // setting bits against forgetting them after a failed sync
   // Failed syncs. Raised under bits_ together with forgetting. A writer loads it (acquire, pairs with the release of
   // the raise) before its bytes: the value seen says that those syncs are over and cannot lose them. It compares under
   // bits_ before it sets bits: no bit of bytes from before a failure is ever seen, not even by the next save.

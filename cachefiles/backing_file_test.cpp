@@ -17,7 +17,7 @@ class BackingFileTest : public ::testing::Test {
     Fd fd(::open((dir.path() + "/file").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     struct stat stat;
     ASSERT_EQ(::fstat(fd.get(), &stat), 0);
-    file.emplace(std::move(fd), InodeId::of(stat), Presence::kContentMap, kBlock);
+    file.emplace(descriptors, std::move(fd), InodeId::of(stat), Presence::kContentMap, kBlock);
     ASSERT_EQ(file->make_identity(), 0);
   }
   int save() {
@@ -26,6 +26,7 @@ class BackingFileTest : public ::testing::Test {
 
   Scratch dir;
   FakeDisk disk;
+  Descriptors descriptors{16};
   std::optional<BackingFile> file;
   const Buffer block = Buffer(kBlock, std::byte('b'));
 };

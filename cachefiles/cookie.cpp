@@ -274,7 +274,9 @@ int64_t CookieCore::read(MutableBytes out, uint64_t offset) {
   if (!file) return -ENOBUFS;
   trace::event(trace::Point::kRead, {{"inode", file->id().inode}, {"start", offset}, {"len", out.size()}});
   if (int err = inject_read()) return err;
-  ssize_t got = ::pread(file->fd(), out.data(), out.size(), static_cast<off_t>(offset));
+  auto fd = file->open();
+  if (!fd) return fd.error();
+  ssize_t got = ::pread(fd.get(), out.data(), out.size(), static_cast<off_t>(offset));
   if (got < 0) return -errno;
   return before == invalidations_.load() ? got : -ESTALE;
 }
@@ -282,7 +284,8 @@ int64_t CookieCore::read(MutableBytes out, uint64_t offset) {
 Result<Fd> CookieCore::backing_file() {
   auto file = slot_.use();
   if (!file) return fail(Code::kGone, "cookie: no backing file is attached");
-  Fd fd(::open(("/proc/self/fd/" + std::to_string(file->fd())).c_str(), O_RDONLY | O_CLOEXEC));
+  auto open = file->open();
+  Fd fd(::open(("/proc/self/fd/" + std::to_string(open.get())).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return fail_sys(errno, "open the backing file once more");
   return fd;
 }

@@ -1,3 +1,5 @@
+#include <sys/resource.h>
+
 #include "base/check.h"
 #include "base/log.h"
 #include "cachefiles/engine_impl.h"
@@ -10,12 +12,19 @@ namespace {
 constexpr size_t kVolumeKeyLimit = 254;  // "I<key>" is a file name
 constexpr size_t kCookieKeyLimit = 255;
 
+size_t open_files_of(const EngineOptions& options) {
+  rlimit limit{};
+  if (!options.open_files) ::getrlimit(RLIMIT_NOFILE, &limit);
+  return std::max<size_t>(options.open_files ? options.open_files : limit.rlim_cur / 2, 1);
+}
+
 }  // namespace
 
 std::unique_ptr<Engine> Engine::create(EngineOptions options) { return std::make_unique<EngineImpl>(options); }
 
 EngineImpl::EngineImpl(EngineOptions options)
     : options_(options),
+      descriptors_(open_files_of(options)),
       pool_("cachefiles", std::clamp(options.worker_threads, 1u, 64u)),
       commits_("commits", std::clamp(options.worker_threads, 1u, 64u)),
       maintenance_([this] { maintain(); }) {}

@@ -40,6 +40,9 @@ struct EngineOptions {
   Duration maintenance_interval = std::chrono::seconds(3);
   // A cookie that nobody uses for that long gives up its backing file (spec 7.6); its next use looks it up again.
   Duration discard_after = std::chrono::seconds(10);
+  // Descriptors of backing files that stay open; of the others an open object costs memory alone. 0: half of what the
+  // process may open when the engine is made.
+  size_t open_files = 0;
   Disk* disk = nullptr;  // null: the system's; tests put a full or a failing disk here
 };
 
@@ -181,7 +184,7 @@ struct Listing {
   std::vector<VolumeRow> volumes;
   std::vector<CookieRow> cookies;
   // By name: cookies, volumes, acquires, relinquishes, retires, lru.idle, lru.discarded, lru.postponed, invalidations,
-  // resizes, no_space.write, no_space.create, no_space.other, culled, reads, writes.
+  // resizes, no_space.write, no_space.create, no_space.other, culled, files.open, files.reopened, reads, writes.
   std::vector<std::pair<std::string, uint64_t>> counters;
 };
 

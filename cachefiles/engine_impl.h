@@ -12,6 +12,7 @@
 #include "cachefiles/cache.h"
 #include "cachefiles/cookie.h"
 #include "cachefiles/counters.h"
+#include "cachefiles/descriptor.h"
 #include "cachefiles/engine.h"
 #include "cachefiles/in_use.h"
 
@@ -34,6 +35,7 @@ class EngineImpl final : public Engine {
   const EngineOptions& options() const { return options_; }
   Disk& disk() { return options_.disk ? *options_.disk : Disk::system(); }
   InUse& in_use() { return in_use_; }
+  Descriptors& descriptors() { return descriptors_; }
   void submit(UniqueFunction<void()> task) { pool_.submit(std::move(task)); }
   // Work that may wait for a long sync: the end of objects. Lookups do not queue behind it.
   void submit_commit(UniqueFunction<void()> task) { commits_.submit(std::move(task)); }
@@ -56,6 +58,7 @@ class EngineImpl final : public Engine {
   const EngineOptions options_;
   InUse in_use_;
   Counters counters_;
+  Descriptors descriptors_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -52,7 +52,9 @@ int64_t HandleImpl::write(Bytes bytes) {
 int64_t HandleImpl::lseek(int64_t offset, int whence) {
   auto file = object_->file();
   if (!file) return -ENOBUFS;
-  off_t at = ::lseek(file->fd(), offset, whence);
+  auto fd = file->open();
+  if (!fd) return fd.error();
+  off_t at = ::lseek(fd.get(), offset, whence);
   return at < 0 ? -errno : at;
 }
 

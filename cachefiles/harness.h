@@ -8,6 +8,7 @@
 #include <sys/xattr.h>
 
 #include <condition_variable>
+#include <cstdlib>
 #include <deque>
 #include <filesystem>
 #include <fstream>
@@ -157,6 +158,8 @@ class EngineTest : public ::testing::Test {
     options.disk = &disk;
     options.maintenance_interval = std::chrono::hours(1);
     options.discard_after = std::chrono::hours(1);
+    // How many backing files stay open: 1 closes and reopens them all the time.
+    if (const char* text = std::getenv("HYDRANT_OPEN_FILES")) options.open_files = std::strtoul(text, nullptr, 10);
   }
   void TearDown() override {
     stop();

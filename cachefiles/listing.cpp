@@ -49,6 +49,8 @@ Listing EngineImpl::listing(size_t cookie_limit) {
                   {"no_space.create", c.no_space_create.get()},
                   {"no_space.other", c.no_space_other.get()},
                   {"culled", c.culled.get()},
+                  {"files.open", descriptors_.open()},
+                  {"files.reopened", descriptors_.reopened()},
                   {"reads", c.reads.get()},
                   {"writes", c.writes.get()}};
   return out;

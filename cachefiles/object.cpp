@@ -10,6 +10,7 @@
 #include "cachefiles/cookie.h"
 #include "cachefiles/engine_impl.h"
 #include "cachefiles/trace.h"
+#include "proto/cachefiles_name.h"
 
 namespace hydrant::cachefiles {
 
@@ -70,6 +71,7 @@ int Object::open_existing(int directory, const struct stat& stat) {
     return -EBUSY;
   }
   trace::event(Point::kMarkActive, {{"object", debug_id_}, {"inode", id.inode}});
+  cache_->engine().descriptors().make_room();
   Fd fd(::openat(directory, name_.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
   struct stat opened;
   if (!fd || ::fstat(fd.get(), &opened) != 0 || InodeId::of(opened) != id) {
@@ -77,7 +79,7 @@ int Object::open_existing(int directory, const struct stat& stat) {
     cache_->in_use().unmark(id);
     return err;
   }
-  found_ = std::make_shared<BackingFile>(std::move(fd), id, cache_->presence(), cache_->block_size());
+  found_ = std::make_shared<BackingFile>(cache_->engine().descriptors(), std::move(fd), id, cache_->presence(), cache_->block_size());
   existing_ = true;
   return 0;
 }
@@ -91,6 +93,7 @@ int Object::create_file() {
   int err = inject_write();
   Fd fd;
   if (!err) {
+    cache_->engine().descriptors().make_room();
     fd = Fd(::openat(fanout->get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
     if (!fd) err = -errno;
   }
@@ -105,7 +108,7 @@ int Object::create_file() {
   trace::event(Point::kTmpfile, {{"object", debug_id_}, {"inode", id.inode}});
   if (!cache_->in_use().mark(id)) return -EBUSY;
   trace::event(Point::kMarkActive, {{"object", debug_id_}, {"inode", id.inode}});
-  found_ = std::make_shared<BackingFile>(std::move(fd), id, cache_->presence(), cache_->block_size());
+  found_ = std::make_shared<BackingFile>(cache_->engine().descriptors(), std::move(fd), id, cache_->presence(), cache_->block_size());
   return found_->make_identity();
 }
 
@@ -149,7 +152,7 @@ int Object::check_label() {
   ssize_t got = -1;
   int err = inject_read();
   if (!err) {
-    got = ::fgetxattr(found_->fd(), proto::kLabelName, label.data(), label.size());
+    got = ::fgetxattr(found_->open().get(), proto::kLabelName, label.data(), label.size());
     if (got < 0) err = -errno;
   }
   if (err == -EIO) cache_->io_error("read a label", err);
@@ -165,8 +168,10 @@ int Object::check_label() {
 
 int Object::write_label(proto::Content content) {
   auto label = proto::encode_object_label(cookie_->size(), content, cookie_->options().aux);
+  auto fd = found_->open();
+  if (!fd) return fd.error();
   int err = inject_write();
-  if (!err && ::fsetxattr(found_->fd(), proto::kLabelName, label.data(), label.size(), 0) != 0) err = -errno;
+  if (!err && ::fsetxattr(fd.get(), proto::kLabelName, label.data(), label.size(), 0) != 0) err = -errno;
   if (err && err != -ENOMEM) cache_->io_error("write a label", err);
   return err;
 }
@@ -176,11 +181,12 @@ int Object::attach() {
   if (existing_) {
     found_->load_map(cache_->maps_directory(), size);
     const struct timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
-    ::futimens(found_->fd(), times);  // culling goes by the time of last access
+    ::futimens(found_->open().get(), times);  // culling goes by the time of last access
   }
   if (int err = adjust_length(size)) return err;
   needs_update_ = !existing_;
   named_ = existing_;
+  if (existing_) found_->descriptor().let_close(weak_reopener());
   if (!existing_ && cache_->naming() == Naming::kFromBirth) {
     if (int err = write_label(proto::Content::kNoData)) return err;
     if (int err = link_new_file()) return err;
@@ -192,7 +198,9 @@ int Object::attach() {
 // The file is as long as the object, rounded up to a block; running out of space here does no harm.
 int Object::adjust_length(uint64_t size) {
   struct stat stat;
-  if (::fstat(found_->fd(), &stat) != 0) return -errno;
+  auto fd = found_->open();
+  if (!fd) return fd.error();
+  if (::fstat(fd.get(), &stat) != 0) return -errno;
   uint64_t target = round_up(size, kBlockSize), length = static_cast<uint64_t>(stat.st_size);
   if (size > INT64_MAX - kBlockSize) return -EFBIG;
   if (length == target) return 0;
@@ -200,8 +208,8 @@ int Object::adjust_length(uint64_t size) {
   int err = inject_write();
   if (!err && length > target) err = found_->shrink(size);
   if (!err && length < target) {
-    if (length % kBlockSize && ::ftruncate(found_->fd(), off_t(round_down(length, kBlockSize))) != 0) err = -errno;
-    if (!err && ::ftruncate(found_->fd(), off_t(target)) != 0) err = -errno;
+    if (length % kBlockSize && ::ftruncate(fd.get(), off_t(round_down(length, kBlockSize))) != 0) err = -errno;
+    if (!err && ::ftruncate(fd.get(), off_t(target)) != 0) err = -errno;
   }
   if (err == -EIO) cache_->io_error("set the length of a file", err);
   if (err) log::warn("cachefiles.length_not_set", {{"name", name_}, {"size", size}, {"errno", -err}});
@@ -213,7 +221,8 @@ int Object::adjust_length(uint64_t size) {
 int Object::link_new_file() {
   auto fanout = volume_->open_fanout(fanout_);
   if (!fanout) return -ENOENT;
-  std::string self = "/proc/self/fd/" + std::to_string(found_->fd());
+  auto fd = found_->open();
+  std::string self = "/proc/self/fd/" + std::to_string(fd.get());
   for (int attempt = 0; attempt < 2; ++attempt) {
     if (int err = inject_read()) return err;
     if (::linkat(AT_FDCWD, self.c_str(), fanout->get(), name_.c_str(), AT_SYMLINK_FOLLOW) == 0) break;
@@ -224,6 +233,7 @@ int Object::link_new_file() {
     if (int err = cache_->bury(fanout->get(), name_, stat, "stale")) return err;
   }
   named_ = true;
+  found_->descriptor().let_close(weak_reopener());
   trace::event(Point::kLink, {{"object", debug_id_}, {"name", name_}, {"inode", found_->id().inode}});
   return 0;
 }
@@ -273,6 +283,13 @@ void Object::drop() {
   if (dropped.empty()) return;
   fail_all(std::move(dropped));
   cache_->wake();
+}
+
+// The name is as good as the descriptor: while the file is marked in use nobody of ours takes it away, and whoever else
+// does is found out.
+Fd Object::open_again() {
+  std::string path = proto::fanout_directory(fanout_) + "/" + name_;
+  return Fd(::openat(volume_->directory(), path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
 }
 
 void Object::save_map() {

@@ -19,7 +19,7 @@ class CacheVolume;
 class CookieCore;
 
 // Held by its cookie while attached, by the cache's list, by its requests and by the daemon's handle.
-class Object : public std::enable_shared_from_this<Object> {
+class Object : public std::enable_shared_from_this<Object>, private Reopener {
  public:
   Object(std::shared_ptr<Cache> cache, std::shared_ptr<CookieCore> cookie, std::shared_ptr<CacheVolume> volume,
          std::string name, uint8_t fanout);
@@ -61,6 +61,10 @@ class Object : public std::enable_shared_from_this<Object> {
   OnDemand ondemand;  // guarded by the cache's RequestTable
 
  private:
+  Fd open_again() override;
+  void make_clean() override { save_map(); }
+  std::weak_ptr<Reopener> weak_reopener() { return std::shared_ptr<Reopener>(shared_from_this(), this); }
+
   struct Lookup {
     Gate::Pass pass;  // keeps the cache from ending under the lookup
     UniqueFunction<void(int)> done;

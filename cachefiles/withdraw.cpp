@@ -42,14 +42,14 @@ void Object::commit() {
   auto file = this->file();
   if (!file) return release_file();
   struct stat stat;
-  bool counted = named_ && ::fstat(file->fd(), &stat) == 0;
+  bool counted = named_ && ::fstat(file->open().get(), &stat) == 0;
   if (cookie_->retiring() || doomed_) {
     unlink_file();
   } else {
     if (local_write_ || needs_update_) write_label(proto::Content::kNoData);
     if (!named_)
       if (int err = link_new_file()) log::warn("cachefiles.not_named", {{"name", name_}, {"errno", -err}});
-    if (named_ && !counted) counted = ::fstat(file->fd(), &stat) == 0;
+    if (named_ && !counted) counted = ::fstat(file->open().get(), &stat) == 0;
     save_map();
   }
   file.reset();
@@ -61,6 +61,7 @@ void Object::commit() {
 void Object::unlink_file() {
   if (!named_) return;
   named_ = false;
+  found_->descriptor().keep();
   found_->delete_map(cache_->maps_directory());
   auto fanout = volume_->open_fanout(fanout_);
   struct stat stat;
@@ -134,7 +135,7 @@ int Object::resize(uint64_t size) {
   if (size < before) {
     if (int err = found_->shrink(size)) {
       // An object that is half cut must not be found again.
-      ::fremovexattr(found_->fd(), proto::kLabelName);
+      ::fremovexattr(found_->open().get(), proto::kLabelName);
       cache_->io_error("cut a file", err);
       return err;
     }
