@@ -84,7 +84,7 @@ void serve_until_unused(daemon::Service& service, const pollfd& signal, const po
 
 int main(int argc, char** argv) {
   // First of all, while the numbers of what was passed to us are nobody else's.
-  auto store = daemon::DescriptorStore::from_environment();
+  auto store = DescriptorStore::from_environment();
   keep_memory_lean();
   daemon::ServiceOptions options;
   options.version = HYDRANT_VERSION;

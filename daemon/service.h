@@ -5,13 +5,13 @@
 #include <optional>
 #include <string>
 
+#include "base/descriptor_store.h"
 #include "base/error.h"
 #include "base/line_socket.h"
 #include "base/unix_socket.h"
 #include "cachefiles/engine.h"
 #include "daemon/admin_session.h"
 #include "daemon/channel_server.h"
-#include "daemon/descriptor_store.h"
 #include "daemon/mounts.h"
 #include "daemon/objects.h"
 #include "daemon/root.h"

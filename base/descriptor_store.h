@@ -8,7 +8,7 @@
 
 #include "base/fd.h"
 
-namespace hydrant::daemon {
+namespace hydrant {
 
 // Owned and used by the main thread. Without a holder every call does nothing and nothing is found.
 class DescriptorStore {
@@ -40,4 +40,4 @@ class DescriptorStore {
   bool ready_ = false;
 };
 
-}  // namespace hydrant::daemon
+}  // namespace hydrant

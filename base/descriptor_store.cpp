@@ -1,4 +1,4 @@
-#include "daemon/descriptor_store.h"
+#include "base/descriptor_store.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/unix_socket.h"
 
-namespace hydrant::daemon {
+namespace hydrant {
 
 namespace {
 
@@ -131,4 +131,4 @@ void DescriptorStore::check() {
   log::info("descriptor-store-found-again", {{"descriptors", held_.size()}});
 }
 
-}  // namespace hydrant::daemon
+}  // namespace hydrant
