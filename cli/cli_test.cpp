@@ -118,15 +118,6 @@ TEST(ExitStatuses, AreDistinctForEveryCode) {
   EXPECT_FALSE(seen.contains(ExitStatus::kNoDaemon));
 }
 
-TEST(SourceArgument, RelativePathsBecomeAbsoluteAndReferencesStay) {
-  EXPECT_EQ(absolute_source("oci:images:1", "/home/u"), "oci:/home/u/images:1");
-  EXPECT_EQ(absolute_source("oci:/images:1", "/home/u"), "oci:/images:1");
-  EXPECT_EQ(absolute_source("file:a%b.img", "/home/u"), "file:///home/u/a%25b.img");
-  EXPECT_EQ(absolute_source("file:/a.img", "/home/u"), "file:///a.img");
-  EXPECT_EQ(absolute_source("file:///a.img", "/home/u"), "file:///a.img");
-  EXPECT_EQ(absolute_source("localhost:5000/app:1", "/home/u"), "localhost:5000/app:1");
-}
-
 TEST(SourceArgument, DockersConfigIsFoundThroughTheEnvironmentAndMayBeMissing) {
   TemporaryDir dir;
   ::setenv("DOCKER_CONFIG", dir.path.c_str(), 1);

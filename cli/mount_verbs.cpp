@@ -9,6 +9,7 @@
 #include "cli/render.h"
 #include "cli/source_argument.h"
 #include "cli/verbs.h"
+#include "proto/reference.h"
 
 namespace hydrant::cli {
 namespace {
@@ -50,7 +51,7 @@ Outcome check_text(const std::string& text, const char* what) {
 tl::expected<proto::PrepareReply, Failure> prepare(const Daemons& daemons, proto::PrepareRequest request,
                                                    const Patience& patience) {
   if (auto ok = check_text(request.source, "SOURCE"); !ok) return give_up(ok.error());
-  request.source = absolute_source(request.source, std::filesystem::current_path().string());
+  request.source = proto::absolute_source(request.source, std::filesystem::current_path().string());
   auto config = read_docker_config();
   if (!config) return give_up(std::move(config).error());
   request.docker_config = *std::move(config);

@@ -4,17 +4,8 @@
 #include <filesystem>
 
 #include "base/file.h"
-#include "proto/reference.h"
 
 namespace hydrant::cli {
-
-std::string absolute_source(const std::string& source, const std::string& working_dir) {
-  auto absolute = [&](std::string path) { return path.starts_with('/') ? path : working_dir + "/" + path; };
-  if (source.starts_with("oci:") && source.size() > 4) return "oci:" + absolute(source.substr(4));
-  if (source.starts_with("file:") && source.size() > 5 && !source.starts_with("file://"))
-    return proto::SourceReference{.kind = proto::SourceKind::kFile, .path = absolute(source.substr(5))}.text();
-  return source;
-}
 
 Result<std::string> read_docker_config() {
   std::string path;

@@ -7,10 +7,6 @@
 
 namespace hydrant::cli {
 
-// Relative paths in oci: and file: sources become absolute against `working_dir`, and file:PATH a file:// URL;
-// everything else stays as it is.
-std::string absolute_source(const std::string& source, const std::string& working_dir);
-
 // The content of docker's config.json ($DOCKER_CONFIG, else ~/.docker), "" when there is none. At most 512 KiB.
 Result<std::string> read_docker_config();
 

@@ -260,6 +260,14 @@ Result<SourceReference> SourceReference::parse(std::string_view text) {
   return out;
 }
 
+std::string absolute_source(const std::string& source, const std::string& working_dir) {
+  auto absolute = [&](std::string path) { return path.starts_with('/') ? path : working_dir + "/" + path; };
+  if (source.starts_with("oci:") && source.size() > 4) return "oci:" + absolute(source.substr(4));
+  if (source.starts_with("file:") && source.size() > 5 && !source.starts_with("file://"))
+    return SourceReference{.kind = SourceKind::kFile, .path = absolute(source.substr(5))}.text();
+  return source;
+}
+
 std::optional<std::string> percent_decode(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {

@@ -51,6 +51,10 @@ struct SourceReference {
   static Result<SourceReference> parse(std::string_view text);
 };
 
+// Relative paths in oci: and file: sources become absolute against `working_dir`, and file:PATH a file:// URL;
+// everything else stays as it is.
+std::string absolute_source(const std::string& source, const std::string& working_dir);
+
 // "%41" becomes "A"; nothing for a broken or a zero escape.
 std::optional<std::string> percent_decode(std::string_view text);
 

@@ -79,6 +79,15 @@ TEST(Reference, FileUrlsAreDecodedAndAbsolute) {
   EXPECT_EQ(canonical("file:///a%00b"), "error: invalid");
 }
 
+TEST(Reference, RelativePathsBecomeAbsoluteAndReferencesStay) {
+  EXPECT_EQ(absolute_source("oci:images:1", "/home/u"), "oci:/home/u/images:1");
+  EXPECT_EQ(absolute_source("oci:/images:1", "/home/u"), "oci:/images:1");
+  EXPECT_EQ(absolute_source("file:a%b.img", "/home/u"), "file:///home/u/a%25b.img");
+  EXPECT_EQ(absolute_source("file:/a.img", "/home/u"), "file:///a.img");
+  EXPECT_EQ(absolute_source("file:///a.img", "/home/u"), "file:///a.img");
+  EXPECT_EQ(absolute_source("localhost:5000/app:1", "/home/u"), "localhost:5000/app:1");
+}
+
 TEST(Reference, OnlyLoopbackHostsAreLoopback) {
   for (const char* host : {"localhost", "localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000", "[::1]"})
     EXPECT_TRUE(is_loopback_host(host)) << host;
