@@ -56,10 +56,11 @@ bool is_image(const proto::SourceReference& reference) {
 Result<proto::SourceReference> parse_source(const proto::PrepareRequest& request) {
   HYDRANT_TRY(auto reference, proto::SourceReference::parse(request.source));
   const char* form = is_image(reference) ? "image" : "file";
-  if (!request.as.empty() && request.as != "auto" && request.as != form)
+  const bool erofs_file = request.as == "erofs" && !is_image(reference);
+  if (!request.as.empty() && request.as != "auto" && request.as != form && !erofs_file)
     return fail(Code::kUnsupported,
                 reference.display() + " cannot be mounted as \"" + request.as +
-                    "\": registries and oci: directories hold images, URLs and file:/// name files");
+                    "\": registries and oci: directories hold images, URLs and file:/// name files or EROFS images");
   if (!is_image(reference) && request.index_only)
     return fail(Code::kInvalid, reference.display() + ": a file needs no index; mount it");
   if (reference.kind == proto::SourceKind::kOciDir && !reference.path.starts_with('/'))
@@ -85,6 +86,7 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   HYDRANT_TRY(image.source, parse_source(request));
   if (!is_image(image.source)) {
     events.progress({.phase = "resolve"});
+    if (request.as == "erofs") return prepare_erofs(image.source, request.plain_http, catalogue_, origins_);
     return prepare_file(image.source, request.plain_http, paths_, catalogue_, origins_);
   }
   std::optional<proto::Platform> platform;

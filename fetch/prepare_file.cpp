@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "image/erofs/writer.h"
 #include "image/tree/merge.h"
+#include "proto/erofs_layout.h"
 #include "proto/object_id.h"
 
 namespace hydrant::fetch {
@@ -28,6 +29,35 @@ Result<image::ErofsImage> write_metadata(const std::string& name, uint64_t size,
   return image::write_erofs(tree, {&device, 1}, {sha256(as_bytes(device.tag)), modified});
 }
 
+// A blob that can be served in parts of one version.
+Result<std::shared_ptr<source::Blob>> open_versioned(const proto::SourceReference& source, Origins& origins) {
+  HYDRANT_TRY(auto blob, origins.open_blob(source, Deadline::after(kOpenDeadline)));
+  const auto version = blob->version();
+  if (!version.ranges)
+    return fail(Code::kUnsupported,
+                source.display() + ": the server has no ranges, so nothing can be read in the middle");
+  if (version.validator.empty())
+    return fail(Code::kUnsupported, source.display() +
+                                        ": the server tells neither an ETag nor when the file was modified, "
+                                        "so a change could not be noticed");
+  if (blob->size() > proto::kNominalSize)
+    return fail(Code::kUnsupported,
+                source.display() + ": is " + std::to_string(blob->size()) + " bytes long; 8 TiB is the limit");
+  return blob;
+}
+
+// The blob as it is, padded to a block.
+ObjectRow whole_object(const proto::SourceReference& source, std::optional<bool> plain_http, const source::Blob& blob) {
+  ObjectRow row;
+  row.id = file_object_id(source, blob);
+  row.kind = ObjectKind::kFile;
+  row.size = round_up(blob.size(), 4096);
+  row.source = source.text();
+  row.plain_http = plain_http;
+  row.stored_size = blob.size();
+  return row;
+}
+
 }  // namespace
 
 std::string file_name(const proto::SourceReference& source) {
@@ -43,29 +73,12 @@ std::string file_name(const proto::SourceReference& source) {
 
 Result<proto::PrepareReply> prepare_file(const proto::SourceReference& source, std::optional<bool> plain_http,
                                          const Paths& paths, Catalogue& catalogue, Origins& origins) {
-  HYDRANT_TRY(auto blob, origins.open_blob(source, Deadline::after(kOpenDeadline)));
+  HYDRANT_TRY(auto blob, open_versioned(source, origins));
   const uint64_t size = blob->size();
-  const auto version = blob->version();
-  if (!version.ranges)
-    return fail(Code::kUnsupported,
-                source.display() + ": the server has no ranges, so nothing can be read in the middle");
-  if (version.validator.empty())
-    return fail(Code::kUnsupported, source.display() +
-                                        ": the server tells neither an ETag nor when the file was modified, "
-                                        "so a change could not be noticed");
-  if (size > proto::kNominalSize)
-    return fail(Code::kUnsupported,
-                source.display() + ": is " + std::to_string(size) + " bytes long; 8 TiB is the limit");
+  const auto modified = blob->version().modified;
+  ObjectRow device = whole_object(source, plain_http, *blob);
 
-  ObjectRow device;
-  device.id = file_object_id(source, *blob);
-  device.kind = ObjectKind::kFile;
-  device.size = round_up(size, 4096);
-  device.source = source.text();
-  device.plain_http = plain_http;
-  device.stored_size = size;
-
-  auto erofs = write_metadata(file_name(source), size, version.modified, {device.id, device.size});
+  auto erofs = write_metadata(file_name(source), size, modified, {device.id, device.size});
   if (!erofs) return fail(std::move(erofs).error().in(source.display()));
 
   proto::PrepareReply reply;
@@ -95,6 +108,36 @@ Result<proto::PrepareReply> prepare_file(const proto::SourceReference& source, s
   row.devices = reply.devices;
   row.facts = proto::to_text(reply.image);
   HYDRANT_TRY_VOID(catalogue.put_image(row, objects));
+  return reply;
+}
+
+Result<proto::PrepareReply> prepare_erofs(const proto::SourceReference& source, std::optional<bool> plain_http,
+                                          Catalogue& catalogue, Origins& origins) {
+  const Deadline deadline = Deadline::after(kOpenDeadline);
+  HYDRANT_TRY(auto blob, open_versioned(source, origins));
+  constexpr ByteRange kSuperblock{proto::erofs::kSuperblockAt,
+                                  proto::erofs::kSuperblockAt + sizeof(proto::erofs::Superblock)};
+  if (blob->size() < kSuperblock.end) return fail(Code::kCorrupt, source.display() + ": not an EROFS image");
+  HYDRANT_TRY(auto superblock, source::read_all(*blob, {kSuperblock, deadline, {}}));
+  auto outline = proto::erofs::decode_outline(superblock, blob->size());
+  if (!outline) return fail(std::move(outline).error().in(source.display()));
+  if (outline->devices() > 0)
+    return fail(Code::kUnsupported, source.display() + ": the EROFS image keeps data on " +
+                                        std::to_string(outline->devices()) + " more devices, which are not served");
+
+  ObjectRow object = whole_object(source, plain_http, *blob);
+  proto::PrepareReply reply;
+  reply.source = source.display();
+  reply.fsid = object.id;
+  reply.image.form = "file";
+  reply.image.files = 1;
+  reply.image.compressed_bytes = reply.image.unpacked_bytes = blob->size();
+  ImageRow row;
+  row.fsid = row.key = reply.fsid;
+  row.source = reply.source;
+  row.devices = {object.id};  // for the counters: it is its own device
+  row.facts = proto::to_text(reply.image);
+  HYDRANT_TRY_VOID(catalogue.put_image(row, {object}));
   return reply;
 }
 

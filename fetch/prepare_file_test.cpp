@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "proto/erofs_layout.h"
 #include "source/fake.h"
 
 namespace hydrant::fetch {
@@ -13,10 +14,14 @@ namespace {
 // An object whose version and size a test changes.
 struct VersionedBlob final : source::Blob {
   uint64_t size() const override { return bytes; }
-  Result<> read(const source::ReadRequest&, const source::Sink&) override { return fail(Code::kIo, "not read here"); }
+  Result<> read(const source::ReadRequest& request, const source::Sink& sink) override {
+    if (content.empty()) return fail(Code::kIo, "not read here");
+    return sink(Bytes(content).subspan(request.range.begin, request.range.size()));
+  }
   source::BlobVersion version() const override { return about; }
   std::string describe() const override { return "versioned"; }
   uint64_t bytes = 5000;
+  Buffer content;
   source::BlobVersion about{.validator = "1", .modified = 7};
 };
 
@@ -31,6 +36,14 @@ class PrepareFile : public testing::Test {
   void TearDown() override { std::filesystem::remove_all(root_); }
   Result<proto::PrepareReply> prepare(const std::string& url = "https://host/a/b.img?token=secret") {
     return prepare_file(*proto::SourceReference::parse(url), std::nullopt, Paths{root_}, *catalogue_, origins_);
+  }
+
+  Result<proto::PrepareReply> prepare_image(const proto::erofs::Superblock& superblock, uint64_t size) {
+    blob_->bytes = size;
+    blob_->content.resize(size);
+    if (size >= 2048) proto::erofs::store(blob_->content, proto::erofs::kSuperblockAt, superblock);
+    return prepare_erofs(*proto::SourceReference::parse("https://host/a.erofs?token=secret"), std::nullopt, *catalogue_,
+                         origins_);
   }
 
   std::string root_;
@@ -101,6 +114,29 @@ TEST_F(PrepareFile, RefusesWhatCannotBeServedInPartsOfOneVersion) {
   blob_->about.validator = "1";
   blob_->bytes = UINT64_MAX;
   EXPECT_EQ(prepare().error().code, Code::kUnsupported);
+}
+
+TEST_F(PrepareFile, AnErofsImageIsItsOwnOnlyObject) {
+  auto reply = prepare_image({}, 10000);
+  ASSERT_TRUE(reply) << reply.error().what;
+  EXPECT_TRUE(reply->devices.empty());
+  EXPECT_EQ(reply->domain_id, "");
+  EXPECT_EQ(reply->meta_digest, "");
+  auto row = catalogue_->object(reply->fsid);
+  ASSERT_TRUE(row);
+  EXPECT_EQ(row->size, 12288U);
+  EXPECT_EQ(row->stored_size, 10000U);
+  blob_->about.validator = "2";
+  EXPECT_NE(prepare_image({}, 10000)->fsid, reply->fsid);
+}
+
+TEST_F(PrepareFile, OnlyWholeErofsImagesAre) {
+  EXPECT_EQ(prepare_image({.magic = 1}, 8192).error().code, Code::kCorrupt);
+  EXPECT_EQ(prepare_image({}, 1000).error().code, Code::kCorrupt);
+  proto::erofs::Superblock two;
+  two.feature_incompat |= proto::erofs::kIncompatDeviceTable;
+  two.extra_devices = 2;
+  EXPECT_EQ(prepare_image(two, 8192).error().code, Code::kUnsupported);
 }
 
 TEST(FileName, IsTheLastPartOfTheSource) {

@@ -5,12 +5,14 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
 
 import images
-from case import NOT_FOUND, UNREACHABLE, UNSUPPORTED, USAGE, Case
+from case import CORRUPT, NOT_FOUND, UNREACHABLE, UNSUPPORTED, USAGE, Case
 from file_server import FileServer
 from sandbox import free_port, wait_until
 from test_faults import Reader
+from test_fsid import make_tree
 
 SIZE = (24 << 20) + 12345
 
@@ -129,6 +131,17 @@ class Files(Case):
             file.write(b"other")
         os.utime(place)
         self.fails_to_read(path, 16 << 20)
+
+    def test_an_erofs_image_is_its_own_tree(self):
+        tree, image = self.temporary() / "tree", self.temporary() / "image.erofs"
+        make_tree(tree)
+        subprocess.run(["mkfs.erofs", "--quiet", str(image), str(tree)], check=True, stdout=subprocess.DEVNULL)
+        self.data = image.read_bytes()
+        served, url = self.serve("/image.erofs")
+        directory = self.hydrant.mount(url, "--as", "erofs")
+        self.assertLess(served.sent, 4 << 20)
+        self.same_tree(tree, directory)
+        self.fails(CORRUPT, ["not an EROFS image"], "mount", "--as", "erofs", f"file:{tree}/text", self.temporary())
 
     def test_an_empty_file(self):
         self.server.add("/empty", b"")
