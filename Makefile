@@ -73,8 +73,11 @@ bench:
 install: all
 	@DESTDIR=$(DESTDIR) cmake --install build --prefix $(PREFIX) > /dev/null
 	@install -D -m 644 docs/man/hydrant.1 $(DESTDIR)$(PREFIX)/share/man/man1/hydrant.1
+	@install -D -m 644 docs/man/hydrant-fetchd.8 $(DESTDIR)$(PREFIX)/share/man/man8/hydrant-fetchd.8
 	@install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	@sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/systemd/hydrant.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/hydrant.service
+	@for unit in hydrant hydrant-device; do \
+	  sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/systemd/$$unit.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service; \
+	done
 
 # The tests beside the code under sanitizers.
 asan tsan:

@@ -153,11 +153,19 @@ void Service::tick() {
   objects_->retry();
 }
 
+// On our own channel; or, where whoever comes opens one, as who has bound it in on-demand mode.
+bool Service::user_daemon_attached() const {
+  if (!options_.engine_socket.empty())
+    for (const auto& cache : engine_->listing(0).caches)
+      if (cache.state == 'A' && cache.on_demand) return true;
+  return channel_server_->attached();
+}
+
 proto::StatusReply Service::status() const {
   return {.pid = ::getpid(),
           .version = options_.version,
           .rss_bytes = resident_bytes(),
-          .attached = channel_server_->attached(),
+          .attached = user_daemon_attached(),
           .erofs_file_backed = erofs_file_backed_};
 }
 

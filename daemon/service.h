@@ -59,6 +59,7 @@ class Service {
   Result<> serve();
   std::string channel_socket() const;
   std::string admin_socket() const;
+  bool user_daemon_attached() const;
   proto::StatusReply status() const;
   Result<> put_away();
 

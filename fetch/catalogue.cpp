@@ -218,4 +218,25 @@ Result<Digest> Catalogue::tag(const std::string& store, const std::string& tag) 
   return Digest::parse(select.text(0));
 }
 
+// A name is a tag of no store.
+Result<> Catalogue::name_object(const std::string& name, const std::string& id) {
+  auto known = tag("", name);
+  if (!known && known.error().code != Code::kNotFound) return fail(std::move(known).error());
+  if (!known) {
+    HYDRANT_TRY(Digest digest, Digest::parse(id));
+    HYDRANT_TRY_VOID(put_tag("", name, digest));
+  }
+  HYDRANT_TRY(auto object, object_called(name));
+  if (object.id != id) return fail(Code::kExists, name + " is the name of another image or of an older version");
+  return {};
+}
+
+Result<ObjectRow> Catalogue::object_called(const std::string& name) {
+  auto found = object(name);
+  if (found || found.error().code != Code::kNotFound) return found;
+  auto digest = tag("", name);
+  if (!digest) return digest.error().code == Code::kNotFound ? found : fail(std::move(digest).error());
+  return object(digest->hex());
+}
+
 }  // namespace hydrant::fetch

@@ -70,6 +70,12 @@ class Catalogue {
   Result<> put_tag(const std::string& store, const std::string& tag, const Digest& manifest);
   Result<Digest> tag(const std::string& store, const std::string& tag);
 
+  // A name that an operator has given an object, for good: what the cache has under a name must not change. kExists:
+  // it is another object's.
+  Result<> name_object(const std::string& name, const std::string& id);
+  // By its id or else by such a name.
+  Result<ObjectRow> object_called(const std::string& name);
+
  private:
   class Statement;
   explicit Catalogue(sqlite3* db) : db_(db) {}

@@ -74,6 +74,24 @@ TEST(Catalogue, KeepsImagesObjectsAndTagsOverAReopen) {
   EXPECT_EQ((*catalogue)->document(sha256(as_bytes("m")))->body, "m");
 }
 
+TEST(Catalogue, ANameIsForOneObjectForGood) {
+  TempDirectory dir;
+  const std::string one = sha256(as_bytes("one")).hex(), two = sha256(as_bytes("two")).hex();
+  {
+    auto catalogue = *Catalogue::open(dir / "c.db");
+    ASSERT_TRUE(catalogue->put_object(layer_row(one)));
+    ASSERT_TRUE(catalogue->put_object(layer_row(two)));
+    EXPECT_TRUE(catalogue->name_object("app", one));
+    EXPECT_TRUE(catalogue->name_object("app", one));
+  }
+  auto catalogue = *Catalogue::open(dir / "c.db");
+  EXPECT_EQ(catalogue->name_object("app", two).error().code, Code::kExists);
+  EXPECT_EQ(catalogue->name_object(one, two).error().code, Code::kExists) << "an id is a name already";
+  EXPECT_EQ(catalogue->object_called("app")->id, one);
+  EXPECT_EQ(catalogue->object_called(two)->id, two);
+  EXPECT_EQ(catalogue->object_called("other").error().code, Code::kNotFound);
+}
+
 TEST(Catalogue, NamesWhatItDoesNotKnow) {
   TempDirectory directory;
   auto catalogue = Catalogue::open(directory / "c.db");

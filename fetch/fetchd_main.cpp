@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,12 +13,15 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 
 #include "base/file.h"
 #include "base/line_socket.h"
 #include "base/log.h"
 #include "base/unix_socket.h"
 #include "base/version.h"
+#include "fetch/device_channel.h"
+#include "fetch/served.h"
 #include "fetch/service.h"
 #include "fetch/transport/socket_control.h"
 #include "proto/admin.h"
@@ -29,6 +33,9 @@ namespace {
 // The numbers are those of hydrant(1), for the same causes; hydrant-keeper tries again after "in use" (7).
 int exit_status(Code code) {
   switch (code) {
+    case Code::kInvalid: return 2;
+    case Code::kNotFound: return 3;
+    case Code::kDenied: return 4;
     case Code::kBusy: return 7;
     case Code::kNoSpace: return 8;
     case Code::kCorrupt: return 9;
@@ -44,6 +51,13 @@ struct Options {
   unsigned streams = 3;
   unsigned read_limit_s = 50;
   std::string log_level;
+
+  // A kernel's cache in place of hydrantd's.
+  std::string device;
+  std::string cache_dir;  // empty: below the root
+  std::string tag = "hydrant";
+  std::vector<std::string> serve;
+  std::string docker_config;  // path
 };
 
 // Buffers of fills come and go in megabytes. Mapping each anew costs more in page faults than inflating into it, so the
@@ -52,6 +66,58 @@ void tune_malloc() {
   mallopt(M_ARENA_MAX, 2);
   mallopt(M_MMAP_THRESHOLD, 8 << 20);
   mallopt(M_TRIM_THRESHOLD, 64 << 20);
+}
+
+// Each object that a kernel has open is a descriptor here.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit)) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+Result<std::vector<Served>> parse_sources(const Options& options) {
+  const std::string working_dir = std::filesystem::current_path().string();
+  std::vector<Served> sources;
+  for (const std::string& text : options.serve) {
+    HYDRANT_TRY(auto served, parse_served(text, working_dir));
+    sources.push_back(std::move(served));
+  }
+  return sources;
+}
+
+Result<std::string> read_docker_config(const Options& options) {
+  if (options.docker_config.empty()) return std::string();
+  return read_file(options.docker_config, 512 << 10);
+}
+
+// Bound; nothing where hydrantd's channel is wanted.
+Result<std::unique_ptr<DeviceChannel>> open_device(const Options& options) {
+  std::unique_ptr<DeviceChannel> device;
+  if (options.device.empty()) return device;
+  const std::string directory = options.cache_dir.empty() ? options.root + "/cachefiles" : options.cache_dir;
+  device = std::make_unique<DeviceChannel>(
+      options.device,
+      KernelControlOptions{.cache_dir = std::filesystem::absolute(directory).string(), .tag = options.tag},
+      DescriptorStore::from_environment());
+  HYDRANT_TRY_VOID(device->begin());
+  return device;
+}
+
+// Prepares one source after the other and prints how each is mounted. What fails harms no other: an image that was
+// prepared before is served by the catalogue whatever becomes of its source.
+void serve_sources(const std::vector<Served>& sources, const std::string& docker_config, Preparer& preparer,
+                   Catalogue& catalogue, std::stop_token stop) {
+  for (const Served& served : sources) {
+    if (stop.stop_requested()) return;
+    auto image = prepare_served(served, docker_config, preparer, catalogue, stop);
+    if (image) {
+      std::printf("%s\n", mount_command(served, *image).c_str());
+      std::fflush(stdout);
+    } else {
+      log::error("serve.failed", {{"code", to_string(image.error().code)}, {"reason", image.error().what}});
+    }
+  }
 }
 
 // One fetchd a root. The lock goes with the process, whatever ends it.
@@ -89,6 +155,14 @@ Result<> serve(const Options& options) {
   HYDRANT_TRY(auto catalogue, Catalogue::open(paths.catalogue()));
   HYDRANT_TRY(auto credentials, CredentialStore::open(paths.credentials()));
 
+  RequestLoop::Connect connect = [&](Deadline deadline) {
+    return SocketControl::attach(paths.channel_socket(), deadline);
+  };
+  HYDRANT_TRY(auto sources, parse_sources(options));
+  HYDRANT_TRY(auto docker_config, read_docker_config(options));
+  HYDRANT_TRY(auto device, open_device(options));
+  if (device) connect = [&](Deadline) { return device->connect(); };
+
   auto client = std::make_shared<source::HttpClient>();  // shared by every store and blob
   Origins origins(
       paths,
@@ -106,10 +180,10 @@ Result<> serve(const Options& options) {
   FillQueue queue(options.workers);
   FillShop shop{queue, memory, {.reader_deadline = std::chrono::seconds(options.read_limit_s)}};
   Objects objects(shop, *catalogue, [&](const ObjectRow& row) { return origins.origin(row); });
-  LayerStreamer streamer(paths, origins, objects, ingest_through(paths.hydrantd_socket()), options.streams);
+  LayerStreamer streamer(paths, origins, objects, device ? no_ingest() : ingest_through(paths.hydrantd_socket()),
+                         options.streams);
   Preparer preparer(paths, *catalogue, *credentials, origins, streamer);
-  auto loop = std::make_unique<RequestLoop>(
-      [&](Deadline deadline) { return SocketControl::attach(paths.channel_socket(), deadline); }, objects);
+  auto loop = std::make_unique<RequestLoop>(std::move(connect), objects);
   Service service{preparer, objects, *catalogue, *loop, [&] { ::eventfd_write(stop_event.get(), 1); }};
 
   HYDRANT_TRY(Fd listener, listen_unix(paths.admin_socket(), SocketType::kStream, 0600));
@@ -122,11 +196,16 @@ Result<> serve(const Options& options) {
   HYDRANT_TRY_VOID(write_file_atomic(paths.pid_file(), as_bytes(pid), 0644));
   log::info("fetchd.started", {{"root", options.root}, {"version", kVersion}});
 
+  std::jthread serving([&](std::stop_token stop) {
+    pthread_setname_np(pthread_self(), "serve");
+    serve_sources(sources, docker_config, preparer, *catalogue, stop);
+  });
   pollfd wait[2] = {{signals.get(), POLLIN, 0}, {stop_event.get(), POLLIN, 0}};
   while (::poll(wait, 2, -1) < 0 && errno == EINTR) {
   }
   log::info("fetchd.stopping");
   // No new work, then no new reads, then what is under way is given up: the cache keeps its readers for the next one.
+  serving.request_stop();
   server->stop();
   loop.reset();
   objects.close_all();
@@ -158,6 +237,13 @@ int main(int argc, char** argv) {
          "error has a cause")
       ->check(CLI::Range(1, 3600))
       ->capture_default_str();
+  auto* device = app.add_option("--device", options.device,
+                                "serve a kernel's cache through this device (/dev/cachefiles), not hydrantd's");
+  app.add_option("--cache-dir", options.cache_dir, "where that cache is; below the root by default")->needs(device);
+  app.add_option("--tag", options.tag, "that cache's name")->needs(device)->capture_default_str();
+  app.add_option("--serve", options.serve, "[ID=]SOURCE to prepare; prints the command that mounts it")->needs(device);
+  app.add_option("--docker-config", options.docker_config, "file with the registries' credentials, for --serve")
+      ->needs(device);
   app.add_option("--log-level", options.log_level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   CLI11_PARSE(app, argc, argv);
@@ -167,6 +253,7 @@ int main(int argc, char** argv) {
   if (options.log_level == "error") log::set_level(log::Level::kError);
 
   fetch::tune_malloc();
+  fetch::raise_descriptor_limit();
   ::umask(0077);
   if (auto served = fetch::serve(options); !served) {
     std::fprintf(stderr, "hydrant-fetchd: %s\n", served.error().what.c_str());

@@ -48,4 +48,10 @@ BeginIngest ingest_through(std::string hydrantd_socket) {
   };
 }
 
+BeginIngest no_ingest() {
+  return [](const std::string& id, Deadline) -> Result<std::unique_ptr<Ingestion>> {
+    return fail(Code::kBusy, "object " + id + " is filled by its readers");
+  };
+}
+
 }  // namespace hydrant::fetch

@@ -25,5 +25,8 @@ using BeginIngest = std::function<Result<std::unique_ptr<Ingestion>>(const std::
 
 // Through hydrantd's admin socket.
 BeginIngest ingest_through(std::string hydrantd_socket);
+// For a kernel's cache, whose objects open when they are mounted and not before: kBusy always, so a layer streams by
+// for its index alone, and its device is filled by its readers.
+BeginIngest no_ingest();
 
 }  // namespace hydrant::fetch

@@ -18,12 +18,12 @@ int64_t Objects::open(const OpenRequest& request) {
       return static_cast<int64_t>(ingest->second.size);
     }
   }
-  auto row = catalogue_.object(id);
+  auto row = catalogue_.object_called(id);
   if (!row) {
     log::warn("object.unknown", {{"volume", request.volume_key}, {"reason", row.error().what}});
     return row.error().code == Code::kNotFound ? -ENOENT : -to_errno(row.error().code);
   }
-  auto filler = Filler::create(shop_, id.substr(0, 12), request.handle, make_origin_(*row), counters(id));
+  auto filler = Filler::create(shop_, id.substr(0, 12), request.handle, make_origin_(*row), counters(row->id));
   {
     std::lock_guard lock(mutex_);
     open_[request.object_id] = {id, request.handle, std::move(filler)};

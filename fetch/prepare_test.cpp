@@ -412,6 +412,26 @@ TEST_F(PrepareTest, AZstdLayerInOneLongFrameIsFilledBeforeEveryMountThatLacksIts
   EXPECT_TRUE(cache_.objects[layer.device()].size);
 }
 
+TEST_F(PrepareTest, WithoutIngestALayerIsIndexedAndLeftToItsReaders) {
+  Layer layer = add_layer({{"a", image::fixture::text(1000)}});
+  add_image("1", {layer});
+  preparer_.reset();
+  streamer_ = std::make_unique<LayerStreamer>(Paths{root_}, *origins_, *objects_, no_ingest(), 2);
+  preparer_ = std::make_unique<Preparer>(Paths{root_}, *catalogue_, *credentials_, *origins_, *streamer_);
+  auto reply = prepare();
+  ASSERT_TRUE(reply) << reply.error().what;
+  EXPECT_EQ(reply->devices, std::vector<std::string>{layer.device()});
+  EXPECT_TRUE(cache_.objects.empty());
+  // An OPEN of either object has its size from then on.
+  auto handle = std::make_shared<FakeHandle>();
+  EXPECT_EQ(objects_->open({1, 1, "erofs,hydrant", layer.device(), handle}),
+            static_cast<int64_t>(catalogue_->object(layer.device())->size));
+  objects_->read({2, 1, {0, 4096}});
+  ASSERT_TRUE(handle->wait_for_completions(1, Deadline::after(60s)));
+  EXPECT_GT(handle->writes(), 0U);
+  EXPECT_GT(objects_->open({3, 2, "erofs,hydrant", reply->fsid, handle}), 0);
+}
+
 TEST_F(PrepareTest, NamesWhatItCannotMount) {
   Layer layer = add_layer({{"a", image::fixture::text(1000)}});
   add_image("1", {layer}, "application/vnd.erofs.layer.v1");

@@ -3,8 +3,8 @@
 //
 // Results of `write` and of handles are the protocol's own, a count or a negative errno, because the errnos mean
 // something to a daemon (-ENOBUFS: not attached yet or disk full; -EINVAL: that request was answered already).
-// A lost connection is -EPIPE from these, and kGone from `next`; it never comes back, the caller connects anew and
-// writes `restore`.
+// A lost connection is kGone from `next`, and -EPIPE from these where it is a socket's; it never comes back, the caller
+// connects anew and writes `restore`.
 #pragma once
 
 #include <cstdint>
