@@ -48,12 +48,12 @@ class FakeHandle final : public Handle {
     if (object_->hold.valid()) object_->hold.wait();
     if (offset % 4096) return -ENOBUFS;
     if (int64_t answer = object_->answer) return answer;
-    object_->bytes += bytes.size();
     if (object_->record)
       object_->locked([&](FakeObject& o) {
         o.writes[offset] = to_buffer(bytes);
         o.calls.push_back("pwrite");
       });
+    object_->bytes += bytes.size();  // last: who waits for the count finds the record
     return int64_t(bytes.size());
   }
   int64_t write(Bytes bytes) override {

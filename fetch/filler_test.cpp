@@ -81,7 +81,7 @@ class FillerTest : public testing::Test {
     FillOptions options;
     options.first_backoff = 1ms;
     options.longest_backoff = 2ms;
-    options.attach_deadline = 50ms;
+    options.attach_deadline = 10s;
     options.fill_unit = kGranule;
     options.shortest_run = 2 * kGranule;
     options.longest_ahead = 4 * kGranule;
@@ -352,7 +352,9 @@ TEST_F(FillerTest, WritesAreRepeatedUntilTheCacheHasAttachedTheFile) {
 }
 
 TEST_F(FillerTest, ACacheThatStaysFullFailsTheReader) {
-  start(1);
+  auto options = quick();
+  options.attach_deadline = 50ms;
+  start(1, options);
   handle_->refuse(ENOBUFS, 100'000);
   read(2);
   EXPECT_EQ(outcomes_.wait(1), all(1, Code::kNoSpace));

@@ -223,7 +223,7 @@ TEST_F(ChannelTest, ASecondUserDaemonIsRefusedUntilTheFirstIsGone) {
 
 TEST_F(ChannelTest, AnAnswerThatNeverComesLosesTheConnection) {
   fetch::SocketControlOptions options;
-  options.call_timeout = 20ms;
+  options.call_timeout = 500ms;  // long enough for the attachment itself under load
   auto control = attach(options);
   auto object = std::make_shared<FakeObject>();
   std::promise<void> release;
@@ -235,7 +235,7 @@ TEST_F(ChannelTest, AnAnswerThatNeverComesLosesTheConnection) {
 
 TEST_F(ChannelTest, MemoryThatTheServerMayStillWriteFromIsNeverUsedAgain) {
   fetch::SocketControlOptions options;
-  options.call_timeout = 20ms;
+  options.call_timeout = 500ms;  // long enough for the attachment itself under load
   options.slots = 1;
   auto control = attach(options);
   auto object = std::make_shared<FakeObject>();
