@@ -5,7 +5,7 @@
 namespace hydrant::fetch {
 
 Result<> stream_fill(const image::Layout& layout, const image::Fill& fill, source::Blob& blob, Deadline deadline,
-                     std::stop_token stop, const std::function<void(uint64_t)>& arrived,
+                     std::stop_token stop, const std::function<Result<>(uint64_t)>& arrived,
                      const image::DeviceSink& sink) {
   uint64_t end = fill.stored.begin;   // of what has arrived
   uint64_t done = fill.device.begin;  // of what was handed out
@@ -20,7 +20,8 @@ Result<> stream_fill(const image::Layout& layout, const image::Fill& fill, sourc
     if (bytes.size() > fill.stored.end - end)
       return fail({.code = Code::kCorrupt, .what = blob.describe() + " sent more than was asked for", .retry = true});
     end += bytes.size();
-    arrived(bytes.size());
+    HYDRANT_TRY_VOID(arrived(bytes.size()));
+    if (bytes.empty()) return {};
     auto decoded = decoder->feed(bytes);
     if (!decoded) undecodable = decoded.error();
     return decoded;

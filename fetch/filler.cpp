@@ -5,7 +5,6 @@
 
 #include "base/log.h"
 #include "fetch/fill_stream.h"
-#include "fetch/granule_batch.h"
 #include "fetch/write_all.h"
 
 namespace hydrant::fetch {
@@ -35,6 +34,10 @@ namespace {
 
 // Device bytes of one write to the cache.
 constexpr uint64_t kBatch = 1 << 20;
+// While bytes keep coming, a reader that follows them closely is answered so often: each answer wakes four threads,
+// which costs more than a granule's decoding. One that has waited for longer than this is answered with the granule it
+// is for.
+constexpr Duration kFlushEvery = std::chrono::milliseconds(1);
 // The most that a decoder and a connection hold of one fill, beside a granule in the making.
 constexpr uint64_t kDecoding = 1 << 20;
 
@@ -330,13 +333,19 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   const Instant began = Clock::system().now();
 
   GranuleBatch batch(batch_bytes);
+  Instant flushed_at{};  // long ago
   auto flush = [&]() -> Result<> {
     HYDRANT_TRY_VOID(deliver(flight, batch.bytes(), batch.offset()));
     batch.clear();
+    flushed_at = Clock::system().now();
     return {};
   };
   auto ran = stream_fill(
-      layout, fill, *blob, deadline, stop, [&](uint64_t bytes) { counters_->fetched_bytes += bytes; },
+      layout, fill, *blob, deadline, stop,
+      [&](uint64_t bytes) -> Result<> {
+        counters_->fetched_bytes += bytes;
+        return bytes == 0 && awaited(batch) ? flush() : Result<>{};
+      },
       [&](uint64_t offset, Bytes bytes) -> Result<> {
         if (hold(flight, bytes, offset)) return flush();
         if (!batch.empty() && !batch.fits(bytes.size())) HYDRANT_TRY_VOID(flush());
@@ -346,7 +355,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
         } else {
           batch.add(bytes);
         }
-        return awaited(offset) ? flush() : Result<>{};
+        return Clock::system().now() - flushed_at >= kFlushEvery && awaited(batch) ? flush() : Result<>{};
       });
   // What was proven before an error is as good as ever.
   if (auto flushed = flush(); ran && !flushed) ran = flushed;
@@ -373,11 +382,14 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   return {};
 }
 
-// True when a reader waits for the granule at `offset`: it should not wait for those behind it.
-bool Filler::awaited(uint64_t offset) {
+// True when a reader waits for a granule of the batch: it should not wait for those behind it.
+bool Filler::awaited(const GranuleBatch& batch) {
+  if (batch.empty()) return false;
   Lock lock(mutex_);
-  auto claim = claims_.find(offset / layout_->granule());
-  return claim != claims_.end() && !claim->second.waiters.empty();
+  const uint64_t granule = layout_->granule();
+  for (uint64_t at = batch.offset(); at < batch.offset() + batch.bytes().size(); at += granule)
+    if (auto claim = claims_.find(at / granule); claim != claims_.end() && !claim->second.waiters.empty()) return true;
+  return false;
 }
 
 // Keeps a stream's marker back, unless somebody waits for it already.

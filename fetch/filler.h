@@ -9,6 +9,7 @@
 
 #include "fetch/counters.h"
 #include "fetch/fill_queue.h"
+#include "fetch/granule_batch.h"
 #include "fetch/origin.h"
 #include "fetch/streams.h"
 #include "fetch/transport/control.h"
@@ -24,7 +25,7 @@ struct FillOptions {
   unsigned attempts = 40;                              // of one fill, within the deadline
   uint64_t fill_unit = 2 << 20;                        // device bytes of one demand fill; a power of two
   uint64_t shortest_run = 512 << 10;                   // a reader that has read so much in order is a stream
-  uint64_t longest_ahead = 16 << 20;  // device bytes of one run-ahead, which is one request to the origin
+  uint64_t longest_ahead = 64 << 20;  // device bytes of one run-ahead, which is one request to the origin
   Duration ahead_time = std::chrono::milliseconds(250);  // what a run-ahead may take at the speed seen so far
   Duration held_time = std::chrono::seconds(1);          // see Filler::held_
 };
@@ -86,7 +87,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   void run(const FlightPtr& flight, std::stop_token queue_stop);
   Result<> attempt(const FlightPtr& flight, const image::Layout& layout, const image::Fill& fill, Deadline deadline);
   Result<> deliver(const FlightPtr& flight, Bytes bytes, uint64_t offset);
-  bool awaited(uint64_t offset);
+  bool awaited(const GranuleBatch& batch);
   bool hold(const FlightPtr& flight, Bytes bytes, uint64_t offset);
   Result<std::shared_ptr<ObjectHandle>> open_handle();
   Result<> write(Bytes bytes, uint64_t offset);

@@ -149,7 +149,7 @@ Result<> LayerStreamer::run(Job& job) {
   image::LayerBuilder builder(expected, {}, sink);
   auto read = blob->read({{0, wanted.size}, stream_deadline(wanted.size), stop}, [&](Bytes bytes) {
     job.done.fetch_add(bytes.size(), std::memory_order_relaxed);
-    return builder.feed(bytes);
+    return bytes.empty() ? Result<>() : builder.feed(bytes);
   });
   if (!read) return fail(std::move(read).error().in(place));
   auto built = builder.finish();

@@ -22,7 +22,9 @@ struct ReadRequest {
   std::stop_token stop;  // nobody waits any more: fail with kCancelled soon
 };
 
-// Takes consecutive pieces in order. An error ends the read and becomes its result. Called in the reader's thread.
+// Takes consecutive pieces in order. An error ends the read and becomes its result. Called in the reader's thread. An
+// empty piece says that the place has nothing more to give for the moment: what was kept back to be handed on in larger
+// portions should not wait for the next byte.
 using Sink = std::function<Result<>(Bytes)>;
 
 // What tells one content of an object from the next where its name does not (a digest does).

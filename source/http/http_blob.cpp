@@ -155,7 +155,8 @@ Result<> HttpBlob::attempt(Progress& progress) {
     skip -= skipped;
     piece = piece.subspan(skipped);
     auto wanted = piece.first(std::min<uint64_t>(piece.size(), read.range.end - progress.at));
-    if (!wanted.empty()) HYDRANT_TRY_VOID(progress.sink(wanted));
+    const bool pause = piece.empty() && skipped == 0;
+    if (!wanted.empty() || pause) HYDRANT_TRY_VOID(progress.sink(wanted));
     progress.at += wanted.size();
     if (wanted.size() < piece.size() && head.status == 206)
       return fail(Code::kCorrupt, target_.name + ": the server sends more than it announced");

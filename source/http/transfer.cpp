@@ -89,6 +89,13 @@ struct Exchange {
     return true;
   }
 
+  // The server has sent all that it has for now.
+  Result<> pause() {
+    if (head.status < 200 || head.status > 299 || enough) return {};
+    HYDRANT_TRY_VOID(sink(head, {}));
+    return {};
+  }
+
   bool body(Bytes piece) {
     if (head.status == 0) {
       long status = 0;
@@ -171,7 +178,7 @@ Error curl_error(CURLcode code, const std::string& origin, const char* detail) {
 }
 
 // Runs until libcurl is done with the transfer, or patience ends.
-Result<CURLcode> drive(CURLM* multi, const Exchange& exchange, const HttpOptions& options, const Patience& patience,
+Result<CURLcode> drive(CURLM* multi, Exchange& exchange, const HttpOptions& options, const Patience& patience,
                        const std::string& origin) {
   std::stop_callback wake(patience.stop, [&] { curl_multi_wakeup(multi); });
   for (;;) {
@@ -188,6 +195,13 @@ Result<CURLcode> drive(CURLM* multi, const Exchange& exchange, const HttpOptions
                         .what = origin + ": no byte for " + std::to_string(options.stall_timeout.count()) + " ms",
                         .sys = 0,
                         .retry = true});
+    int ready = 0;
+    curl_multi_poll(multi, nullptr, 0, 0, &ready);
+    if (ready > 0) continue;
+    if (auto paused = exchange.pause(); !paused) {
+      paused.error().retry = false;  // as when the sink fails in the middle of the body
+      return fail(std::move(paused).error());
+    }
     // libcurl wakes earlier for timers of its own.
     curl_multi_poll(multi, nullptr, 0, patience.deadline.sooner(stall).left_ms(), nullptr);
   }
