@@ -37,6 +37,7 @@ struct CommandLine {
   IndexOptions index;
   UmountOptions umount;
   EngineOptions engine;
+  PrefetchOptions prefetch = {};
   StopOptions stop;
   ExecOptions exec;
   std::string stat_dir;
@@ -92,6 +93,8 @@ struct CommandLine {
         ->needs(fsid);
     sub->add_option("--domain-id", mount.domain_id, "Domain of --fsid")->needs(fsid);
     add_socket(sub)->needs(fsid);
+    sub->add_flag("--no-prefetch", mount.no_prefetch,
+                  "Fetch nothing ahead of its readers, learn nothing from this start");
     sub->add_option("--read-ahead-kb", mount.read_ahead_kb, "Kernel read-ahead of the mount; 0: default")
         ->check(CLI::Range(0u, 65536u));
   }
@@ -127,6 +130,22 @@ struct CommandLine {
 
     sub = add_verb("stat", "Tell what a mount has fetched", [this] { return run_stat(common, stat_dir); });
     sub->add_option("DIR", stat_dir)->required();
+    add_json(sub);
+
+    sub = add_verb("record", "Keep what has been read since the mount as the image's prefetch list",
+                   [this] { return run_record(common, prefetch); });
+    sub->add_option("DIR", prefetch.dir)->required();
+    add_json(sub);
+
+    sub = add_verb("replay", "Fetch what the image's prefetch list names",
+                   [this] { return run_prefetch(common, prefetch); });
+    sub->add_option("DIR", prefetch.dir)->required();
+    add_json(sub);
+
+    sub = add_verb("prefetch", "Fetch files and directories ahead of their readers",
+                   [this] { return run_prefetch(common, prefetch); });
+    sub->add_option("DIR", prefetch.dir)->required();
+    sub->add_option("PATH", prefetch.paths, "In the mount; none: what the prefetch list names");
     add_json(sub);
 
     sub = add_verb("stop", "Unmount everything and end the daemons", [this] { return run_stop(common, stop); });

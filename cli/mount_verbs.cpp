@@ -122,7 +122,8 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
                          {.source = options.arguments.front(),
                           .as = options.as,
                           .platform = options.platform,
-                          .plain_http = options.plain_http ? std::optional(true) : std::nullopt},
+                          .plain_http = options.plain_http ? std::optional(true) : std::nullopt,
+                          .prefetch = !options.no_prefetch},
                          patience);
     if (!image) return give_up(std::move(image).error());
     request.fsid = image->fsid;

@@ -114,8 +114,8 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
     }
   }
   if (fetched) {
-    print(fmt::format("  fetched  {} in {} fills since hydrant-fetchd started", human_size(fetched->fetched_bytes),
-                      fetched->fills));
+    print(fmt::format("  fetched  {} in {} fills since hydrant-fetchd started, {} of them ahead of any reader",
+                      human_size(fetched->fetched_bytes), fetched->fills, fetched->prefetched));
     for (const auto& [reason, count] : fetched->errors) print(fmt::format("  errors   {}: {}", reason, count));
   } else {
     print("  fetched  unknown: hydrant-fetchd does not answer");
@@ -125,6 +125,12 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
     print(fmt::format("  device   {}  {} of {} present ({} %), {}, {} reads", device.id, human_size(device.present),
                       human_size(device.size), share(device.present, device.size), device.front, device.reads));
   }
+}
+
+void render_prefetch(bool json, const std::string& what, const proto::PrefetchReply& reply) {
+  if (json) return print_json(as_json(reply));
+  std::string runs = reply.runs ? fmt::format(", learned from {} start{}", reply.runs, reply.runs == 1 ? "" : "s") : "";
+  print(fmt::format("{}: {} of {} files{}", what, human_size(reply.bytes), reply.files, runs));
 }
 
 void render_version(bool json, const std::vector<DaemonVersion>& daemons) {

@@ -21,6 +21,9 @@ void render_engine(bool json, const proto::EngineReply& engine);
 void render_stat(bool json, const proto::StatMountReply& stat, const std::optional<proto::ImageFacts>& image,
                  const std::optional<proto::StatImageReply>& fetched);
 
+// What a prefetch list, or paths, come to.
+void render_prefetch(bool json, const std::string& what, const proto::PrefetchReply& reply);
+
 struct DaemonVersion {
   std::string name;
   std::optional<proto::StatusReply> status = {};  // missing: it does not run, or does not answer

@@ -30,7 +30,8 @@ struct MountOptions {
   std::vector<std::string> devices = {};
   std::string domain_id = {};
   uint32_t read_ahead_kb = 0;  // 0: hydrantd's default
-  double timeout_s = 0;        // 0: none; a silent daemon is given up on all the same
+  bool no_prefetch = false;
+  double timeout_s = 0;  // 0: none; a silent daemon is given up on all the same
 };
 
 struct IndexOptions {
@@ -46,6 +47,12 @@ struct UmountOptions {
   std::string dir = {};
   bool lazy = false;
   double timeout_s = 2;
+};
+
+// record, replay, prefetch: of the mount at `dir`.
+struct PrefetchOptions {
+  std::string dir = {};
+  std::vector<std::string> paths = {};  // inside the mount, or from the image's root
 };
 
 struct EngineOptions {
@@ -67,6 +74,10 @@ Outcome run_index(const CommonOptions& common, const IndexOptions& options);
 Outcome run_umount(const CommonOptions& common, const UmountOptions& options);
 Outcome run_ls(const CommonOptions& common);
 Outcome run_stat(const CommonOptions& common, const std::string& dir);
+// Keeps what was read since the mount as the image's prefetch list.
+Outcome run_record(const CommonOptions& common, const PrefetchOptions& options);
+// Fetches ahead what `paths` name; without any, what the image's prefetch list names.
+Outcome run_prefetch(const CommonOptions& common, const PrefetchOptions& options);
 Outcome run_stop(const CommonOptions& common, const StopOptions& options);
 Outcome run_engine(const CommonOptions& common, const EngineOptions& options);
 Outcome run_version(const CommonOptions& common);

@@ -117,6 +117,10 @@ std::string AdminSession::handle(const proto::EngineRequest& request, LineTalk&)
   return proto::encode_reply(reply);
 }
 
+std::string AdminSession::handle(const proto::TouchedRequest& request, LineTalk&) {
+  return line(scope_.mounts.touched(request.fsid));
+}
+
 std::string AdminSession::handle(const proto::StatusRequest&, LineTalk&) {
   return proto::encode_reply(scope_.status());
 }

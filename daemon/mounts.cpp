@@ -55,19 +55,6 @@ Result<std::string> path_of(const Fd& directory) {
 
 }  // namespace
 
-// A name in the blob file system for an object; the name goes with the last mount that uses it, the file itself when
-// the kernel has closed it.
-class Mounts::BlobFile {
- public:
-  BlobFile(front::BlobFs& blobs, std::string name) : blobs_(blobs), name_(std::move(name)) {}
-  ~BlobFile() { blobs_.remove(name_); }
-  const std::string& name() const { return name_; }
-
- private:
-  front::BlobFs& blobs_;
-  const std::string name_;
-};
-
 // A directory that somebody works on. Unless kept, its entry goes away with it.
 class Mounts::Reservation {
  public:

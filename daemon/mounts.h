@@ -41,12 +41,25 @@ class Mounts {
   Result<> umount(const std::string& dir, bool lazy);
   proto::ListReply list();
   Result<proto::StatMountReply> stat(const std::string& dir);
+  // Of the mount of `fsid` that was made last. kNotFound.
+  Result<proto::TouchedReply> touched(const std::string& fsid);
 
   // Refuses new mounts and unmounts everything, lazily what is busy.
   void close();
 
  private:
-  class BlobFile;
+  // A name in the blob file system for an object; the name goes with the last mount that uses it, the file itself when
+  // the kernel has closed it.
+  class BlobFile {
+   public:
+    BlobFile(front::BlobFs& blobs, std::string name) : blobs_(blobs), name_(std::move(name)) {}
+    ~BlobFile() { blobs_.remove(name_); }
+    const std::string& name() const { return name_; }
+
+   private:
+    front::BlobFs& blobs_;
+    const std::string name_;
+  };
   struct Device {
     std::shared_ptr<Object> object;
     std::shared_ptr<BlobFile> blob;  // null: EROFS reads the backing file itself. Shared by the mounts that use it

@@ -12,6 +12,23 @@ namespace hydrant::daemon {
 
 namespace {
 
+// What one answer lists at most, of a line's 1 MiB.
+constexpr size_t kMostTouches = 20000;
+constexpr Duration kTogether = std::chrono::milliseconds(20);
+
+// Neighbours that were read one after the other are listed as one.
+void append(std::vector<uint64_t>& list, const front::Touch& touch) {
+  const auto ms = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(touch.after).count());
+  if (size_t n = list.size(); n > 0) {
+    const bool together = ms - list[n - 1] <= static_cast<uint64_t>(kTogether / std::chrono::milliseconds(1));
+    if (list[n - 3] + list[n - 2] == touch.range.begin && together) {
+      list[n - 2] += touch.range.size();
+      return;
+    }
+  }
+  list.insert(list.end(), {touch.range.begin, touch.range.size(), ms});
+}
+
 constexpr std::string_view kNotOurs = " is not a mount of hydrant (hydrant ls shows them)";
 
 bool stands_at(const std::vector<MountInfo>& present, const MountRecord& record) {
@@ -180,6 +197,30 @@ Result<proto::StatMountReply> Mounts::stat(const std::string& asked) {
                     {"hydrant_front_interrupted", front.interrupted},
                     {"hydrant_front_waiting", front.waiting},
                     {"hydrant_front_bytes", front.bytes}};
+  return reply;
+}
+
+Result<proto::TouchedReply> Mounts::touched(const std::string& fsid) {
+  drop_vanished();
+  std::shared_ptr<Mount> latest;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [dir, mount] : mounts_)
+      if (mount->ready && !mount->dead && mount->record.request.fsid == fsid &&
+          (!latest || mount->record.mounted_at > latest->record.mounted_at))
+        latest = mount;
+  }
+  if (!latest) return fail(Code::kNotFound, "image " + fsid + " is not mounted");
+  proto::TouchedReply reply{.mounted_at = latest->record.mounted_at};
+  size_t listed = 0;
+  for (const Device& device : latest->devices) {
+    if (!device.blob) continue;
+    proto::DeviceTouches touches{.id = device.object->key().id};
+    for (const front::Touch& touch : blobs_.touches(device.blob->name()))
+      if (listed + touches.ranges.size() / 3 < kMostTouches) append(touches.ranges, touch);
+    listed += touches.ranges.size() / 3;
+    if (!touches.ranges.empty()) reply.devices.push_back(std::move(touches));
+  }
   return reply;
 }
 

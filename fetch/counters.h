@@ -17,6 +17,7 @@ class Counters {
   std::atomic<uint64_t> fetched_bytes{0};  // stored bytes asked of the origin and received
   std::atomic<uint64_t> fills{0};          // finished, read-ahead included
   std::atomic<uint64_t> ahead_fills{0};
+  std::atomic<uint64_t> prefetch_fills{0};
   std::atomic<uint64_t> retries{0};
   std::atomic<uint64_t> refetches{0};  // after bytes that did not match their digest
 

@@ -1,6 +1,8 @@
 // A cache that is not there: an object handle that keeps what it is given and a control channel fed by the test.
 #pragma once
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <condition_variable>
@@ -42,6 +44,7 @@ class FakeHandle final : public ObjectHandle {
     if (content_.size() < offset + bytes.size()) content_.resize(offset + bytes.size());
     std::copy(bytes.begin(), bytes.end(), content_.begin() + static_cast<ptrdiff_t>(offset));
     written_.insert(offset);
+    for (uint64_t at = offset; at < offset + bytes.size(); at += 4096) blocks_.insert(at / 4096);
     changed_.notify_all();
     return static_cast<int64_t>(bytes.size());
   }
@@ -55,6 +58,24 @@ class FakeHandle final : public ObjectHandle {
     int64_t count = pwrite(bytes, offset);
     if (count == static_cast<int64_t>(bytes.size())) complete(msg_id);
     return count;
+  }
+
+  // The next lookups find no file.
+  void lose_file(unsigned times) {
+    std::lock_guard lock(mutex_);
+    lookups_lost_ = times;
+  }
+
+  // Data is what was written, by blocks of 4096 bytes.
+  int64_t lseek(int64_t offset, int whence) override {
+    std::lock_guard lock(mutex_);
+    if (lookups_lost_ > 0) return --lookups_lost_, -ENOBUFS;
+    auto block = static_cast<uint64_t>(offset) / 4096;
+    const uint64_t blocks = (content_.size() + 4095) / 4096;
+    for (; block < blocks && blocks_.contains(block) != (whence == SEEK_DATA); ++block) {
+    }
+    if (whence == SEEK_DATA && block >= blocks) return -ENXIO;
+    return std::max<int64_t>(offset, static_cast<int64_t>(block * 4096));
   }
 
   bool wait_for_completions(size_t count, Deadline deadline) {
@@ -91,6 +112,8 @@ class FakeHandle final : public ObjectHandle {
   Buffer content_;
   std::vector<uint32_t> completed_;
   std::set<uint64_t> written_;
+  unsigned lookups_lost_ = 0;
+  std::set<uint64_t> blocks_;  // that hold data
   size_t writes_ = 0;
 };
 

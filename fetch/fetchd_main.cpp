@@ -183,8 +183,9 @@ Result<> serve(const Options& options) {
   LayerStreamer streamer(paths, origins, objects, device ? no_ingest() : ingest_through(paths.hydrantd_socket()),
                          options.streams);
   Preparer preparer(paths, *catalogue, *credentials, origins, streamer);
+  Prefetcher prefetcher(paths, *catalogue, origins, objects, queue, touched_through(paths.hydrantd_socket()));
   auto loop = std::make_unique<RequestLoop>(std::move(connect), objects);
-  Service service{preparer, objects, *catalogue, *loop, [&] { ::eventfd_write(stop_event.get(), 1); }};
+  Service service{preparer, prefetcher, objects, *catalogue, *loop, [&] { ::eventfd_write(stop_event.get(), 1); }};
 
   HYDRANT_TRY(Fd listener, listen_unix(paths.admin_socket(), SocketType::kStream, 0600));
   HYDRANT_TRY(auto server,

@@ -14,7 +14,7 @@ class FillQueue::Entry {
   UniqueFunction<void(std::stop_token)> work;
 };
 
-FillQueue::FillQueue(unsigned workers) : workers_(workers), ahead_limit_(std::max(1U, workers / 4)) {
+FillQueue::FillQueue(unsigned workers) : workers_(workers), undemanded_limit_(std::max(1U, workers / 4)) {
   threads_.reserve(workers);
   for (unsigned i = 0; i < workers; ++i)
     threads_.emplace_back([this] {
@@ -35,7 +35,7 @@ FillQueue::Ticket FillQueue::submit(Priority priority, UniqueFunction<void(std::
   {
     std::lock_guard lock(mutex_);
     if (stop_.stop_requested()) return nullptr;
-    (priority == Priority::kDemand ? demand_ : ahead_).push_back(ticket);
+    queued_[size_t(priority)].push_back(ticket);
   }
   wake_.notify_one();
   return ticket;
@@ -44,34 +44,37 @@ FillQueue::Ticket FillQueue::submit(Priority priority, UniqueFunction<void(std::
 void FillQueue::promote(const Ticket& ticket) {
   {
     std::lock_guard lock(mutex_);
-    auto at = std::find(ahead_.begin(), ahead_.end(), ticket);
-    if (at == ahead_.end()) return;
-    ahead_.erase(at);
+    if (!ticket || ticket->priority == Priority::kDemand) return;
+    auto& queue = queued_[size_t(ticket->priority)];
+    auto at = std::find(queue.begin(), queue.end(), ticket);
+    if (at == queue.end()) return;
+    queue.erase(at);
     ticket->priority = Priority::kDemand;
     ticket->not_before = Instant::min();
-    demand_.push_back(ticket);
+    queued_[size_t(Priority::kDemand)].push_back(ticket);
   }
   wake_.notify_one();
 }
 
 void FillQueue::stop() {
-  std::deque<Ticket> dropped_demand, dropped_ahead;  // destroyed without the lock: work may own much
+  std::array<std::deque<Ticket>, 3> dropped;  // destroyed without the lock: work may own much
   {
     std::lock_guard lock(mutex_);
     stop_.request_stop();
-    dropped_demand.swap(demand_);
-    dropped_ahead.swap(ahead_);
+    dropped.swap(queued_);
   }
   // Whoever queued the work may hold its ticket, and the work may hold them.
-  for (auto* dropped : {&dropped_demand, &dropped_ahead})
-    for (const Ticket& ticket : *dropped) ticket->work = {};
+  for (auto& queue : dropped)
+    for (const Ticket& ticket : queue) ticket->work = {};
   wake_.notify_all();
   threads_.clear();
 }
 
 size_t FillQueue::queued() const {
   std::lock_guard lock(mutex_);
-  return demand_.size() + ahead_.size();
+  size_t count = 0;
+  for (const auto& queue : queued_) count += queue.size();
+  return count;
 }
 
 bool FillQueue::in_share(std::unique_lock<std::mutex>&, const Entry& entry) const {
@@ -98,12 +101,13 @@ FillQueue::Ticket FillQueue::take(std::unique_lock<std::mutex>& lock) {
       }
       return nullptr;
     };
-    if (auto ticket = first_ready(demand_)) return ticket;
-    if (ahead_running_ < ahead_limit_)
-      if (auto ticket = first_ready(ahead_)) {
-        ++ahead_running_;
-        return ticket;
-      }
+    if (auto ticket = first_ready(queued_[size_t(Priority::kDemand)])) return ticket;
+    if (undemanded_running_ < undemanded_limit_)
+      for (Priority priority : {Priority::kAhead, Priority::kPrefetch})
+        if (auto ticket = first_ready(queued_[size_t(priority)])) {
+          ++undemanded_running_;
+          return ticket;
+        }
     if (next == Instant::max())
       wake_.wait(lock);
     else
@@ -115,7 +119,7 @@ void FillQueue::run() {
   std::unique_lock lock(mutex_);
   while (Ticket ticket = take(lock)) {
     // `priority` is final now: promote() finds queued entries only.
-    const bool ahead = ticket->priority == Priority::kAhead;
+    const bool undemanded = ticket->priority != Priority::kDemand;
     const std::string origin = std::move(ticket->origin);
     auto work = std::move(ticket->work);
     ++running_;
@@ -126,7 +130,7 @@ void FillQueue::run() {
     work = {};
     lock.lock();
     --running_;
-    ahead_running_ -= ahead;
+    undemanded_running_ -= undemanded;
     if (auto share = origin_running_.find(origin); share != origin_running_.end() && --share->second == 0)
       origin_running_.erase(share);
     // This thread takes one entry; its leaving may have made room for another.

@@ -1,7 +1,8 @@
-// Who works next: a fixed number of threads over a queue with two priorities, demand strictly before read-ahead, and a
-// share of the threads for each origin, so that one that is dead holds nobody else's.
+// Who works next: a fixed number of threads over a queue with three priorities, demand strictly before read-ahead
+// before prefetch, and a share of the threads for each origin, so that one that is dead holds nobody else's.
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -18,13 +19,15 @@
 
 namespace hydrant::fetch {
 
-enum class Priority { kDemand, kAhead };
+// Of a reader that waits; of a stream that has begun; of what nobody has asked for yet.
+enum class Priority { kDemand, kAhead, kPrefetch };
 
 // Thread-safe. The queue is bounded by its users: one entry for each granule that somebody misses, and a few for each
 // stream.
 class FillQueue {
  public:
-  // `workers`: 1..256. Read-ahead gets at most a quarter of them (one at least), so demand never waits for a stream.
+  // `workers`: 1..256. Read-ahead and prefetch get at most a quarter of them (one at least), so demand never waits for
+  // either.
   explicit FillQueue(unsigned workers);
   ~FillQueue();
 
@@ -36,7 +39,7 @@ class FillQueue {
   // the first gets half of them, and one is left for the next whatever the others do. Empty: nobody.
   Ticket submit(Priority priority, UniqueFunction<void(std::stop_token)> work, Instant not_before = Instant::min(),
                 std::string origin = {});
-  // A queued read-ahead becomes demand; of no effect on what runs already.
+  // What is queued becomes demand; of no effect on what runs already.
   void promote(const Ticket& ticket);
   // Drops what is queued, asks what runs to end and waits for it. Idempotent; for the queue's owner alone.
   void stop();
@@ -50,16 +53,16 @@ class FillQueue {
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Ticket> demand_, ahead_;
-  unsigned running_ = 0, ahead_running_ = 0;
+  std::array<std::deque<Ticket>, 3> queued_;  // by priority
+  unsigned running_ = 0, undemanded_running_ = 0;
   std::unordered_map<std::string, unsigned> origin_running_;
-  const unsigned workers_, ahead_limit_;
+  const unsigned workers_, undemanded_limit_;
   std::stop_source stop_;
   std::vector<std::jthread> threads_;
 };
 
 // A budget of bytes that fills in flight may hold. A request larger than the budget is granted when it is alone.
-// Read-ahead may use half. Thread-safe.
+// All but demand may use half. Thread-safe.
 class MemoryBudget {
  public:
   explicit MemoryBudget(uint64_t bytes) : limit_(bytes) {}

@@ -54,6 +54,10 @@ class Filler : public std::enable_shared_from_this<Filler> {
   // written, kTooSlow at the reader's deadline, kCancelled after close(), else why the origin could not supply it.
   void read(ByteRange range, Done done);
 
+  // Fetches what of `wanted` the cache does not have yet, in this order, behind everything that readers and their
+  // streams ask for; failures are nobody's. Returns at once.
+  void prefetch(std::vector<ByteRange> wanted);
+
   // Fails the readers whose deadline has passed while no worker could attend to them.
   void expire();
 
@@ -76,6 +80,9 @@ class Filler : public std::enable_shared_from_this<Filler> {
          std::shared_ptr<Counters> counters);
 
   void load_layout();
+  Result<std::shared_ptr<const image::Layout>> layout();
+  void plan_prefetch(const std::vector<ByteRange>& wanted, Deadline deadline);
+  void claim_prefetch(Lock& lock, ByteRange hole);
   void admit(Lock& lock, const WaiterPtr& waiter, Finished& finished);
   void claim_run(Lock& lock, ByteRange run);
   bool extend_queued(Lock& lock, ByteRange piece);

@@ -24,10 +24,14 @@ int64_t Objects::open(const OpenRequest& request) {
     return row.error().code == Code::kNotFound ? -ENOENT : -to_errno(row.error().code);
   }
   auto filler = Filler::create(shop_, id.substr(0, 12), request.handle, make_origin_(*row), counters(row->id));
+  std::vector<ByteRange> wanted;
   {
     std::lock_guard lock(mutex_);
-    open_[request.object_id] = {id, request.handle, std::move(filler)};
+    open_[request.object_id] = {id, request.handle, filler};
+    if (auto awaited = prefetches_.extract(id); awaited && !awaited.mapped().until.passed())
+      wanted = std::move(awaited.mapped().wanted);
   }
+  if (!wanted.empty()) filler->prefetch(std::move(wanted));
   log::debug("object.open", {{"object", id}, {"object_id", request.object_id}, {"size", row->size}});
   return static_cast<int64_t>(row->size);
 }
@@ -54,6 +58,21 @@ void Objects::read(const ReadRequest& request) {
     // -EINVAL: the reader was killed meanwhile.
     handle->complete(msg_id);
   });
+}
+
+void Objects::prefetch(const std::string& id, std::vector<ByteRange> wanted) {
+  constexpr auto kPatience = std::chrono::minutes(1);
+  std::shared_ptr<Filler> filler;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [object_id, object] : open_)
+      if (object.id == id && object.filler) filler = object.filler;
+    if (!filler) {
+      std::erase_if(prefetches_, [](const auto& each) { return each.second.until.passed(); });
+      prefetches_.insert_or_assign(id, Awaited{std::move(wanted), Deadline::after(kPatience)});
+    }
+  }
+  if (filler) filler->prefetch(std::move(wanted));
 }
 
 void Objects::close(const CloseRequest& request) {

@@ -31,6 +31,8 @@ class Objects {
   // all that the protocol has for it: the cache finds the hole and gives the reader EIO.
   void read(const ReadRequest& request);
   void close(const CloseRequest& request);
+  // Of the object `id`: now if it is open, else when it is opened within a minute.
+  void prefetch(const std::string& id, std::vector<ByteRange> wanted);
   // The connection is lost, and with it every handle. Readers stay pending at the cache: `restore` brings them back.
   void close_all();
   void expire();
@@ -75,6 +77,11 @@ class Objects {
   std::condition_variable ingest_opened_;
   std::unordered_map<uint32_t, OpenObject> open_;  // by object_id
   std::unordered_map<std::string, Expected> ingests_;
+  struct Awaited {
+    std::vector<ByteRange> wanted;
+    Deadline until;
+  };
+  std::unordered_map<std::string, Awaited> prefetches_;  // of objects that are not open yet
   std::unordered_map<std::string, std::shared_ptr<Counters>> counters_;
 };
 

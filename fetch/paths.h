@@ -23,6 +23,11 @@ struct Paths {
     return index_directory(layer) + "/" + hex + ".hyx";
   }
   std::string index_directory(const Digest& layer) const { return root + "/fetch/indexes/" + layer.hex().substr(0, 2); }
+  // Of the image with that manifest.
+  std::string prefetch_directory() const { return root + "/fetch/prefetch"; }
+  std::string prefetch_list(const Digest& manifest) const {
+    return prefetch_directory() + "/" + manifest.hex() + ".json";
+  }
   std::string metadata_directory() const { return root + "/fetch/meta"; }
   std::string metadata(const std::string& fsid) const { return metadata_directory() + "/" + fsid + ".erofs"; }
 };

@@ -38,9 +38,22 @@ class Session final : public LineSession {
       talk.send(json.dump(-1, ' ', false, proto::Json::error_handler_t::replace));
     };
     auto reply = service_.preparer.prepare(request, events, talk.stop_token());
-    if (reply) return proto::encode_reply(*reply);
+    if (reply) {
+      if (request.prefetch && !request.index_only) service_.prefetcher.expect(reply->fsid);
+      return proto::encode_reply(*reply);
+    }
     log::warn("prepare.failed", {{"code", to_string(reply.error().code)}, {"reason", reply.error().what}});
     return proto::encode_error(reply.error());
+  }
+
+  std::string serve(const proto::LearnRequest& request, LineTalk&) {
+    auto reply = service_.prefetcher.learn(request.fsid);
+    return reply ? proto::encode_reply(*reply) : proto::encode_error(reply.error());
+  }
+
+  std::string serve(const proto::PrefetchRequest& request, LineTalk&) {
+    auto reply = service_.prefetcher.prefetch(request.fsid, request.paths);
+    return reply ? proto::encode_reply(*reply) : proto::encode_error(reply.error());
   }
 
   std::string serve(const proto::StatImageRequest& request, LineTalk&) {
@@ -51,6 +64,7 @@ class Session final : public LineSession {
       auto counters = service_.objects.counters(device);
       reply.fetched_bytes += counters->fetched_bytes;
       reply.fills += counters->fills;
+      reply.prefetched += counters->prefetch_fills;
       for (const auto& [reason, count] : counters->failures()) reply.errors[reason] += count;
     }
     return proto::encode_reply(reply);

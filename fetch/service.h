@@ -6,6 +6,7 @@
 
 #include "base/line_socket.h"
 #include "fetch/objects.h"
+#include "fetch/prefetcher.h"
 #include "fetch/prepare.h"
 #include "fetch/request_loop.h"
 
@@ -14,6 +15,7 @@ namespace hydrant::fetch {
 // What the sessions use; all of it outlives the server.
 struct Service {
   Preparer& preparer;
+  Prefetcher& prefetcher;
   Objects& objects;
   Catalogue& catalogue;
   RequestLoop& loop;

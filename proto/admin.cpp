@@ -43,9 +43,21 @@ void describe(V& v, EngineRequest& m) {
   v("trace", m.trace), v("cookies", m.cookies);
 }
 template <class V>
+void describe(V& v, TouchedRequest& m) {
+  v("fsid", m.fsid);
+}
+template <class V>
+void describe(V& v, LearnRequest& m) {
+  v("fsid", m.fsid);
+}
+template <class V>
+void describe(V& v, PrefetchRequest& m) {
+  v("fsid", m.fsid), v("paths", m.paths);
+}
+template <class V>
 void describe(V& v, PrepareRequest& m) {
   v("source", m.source), v("as", m.as), v("platform", m.platform), v("docker_config", m.docker_config);
-  v("plain_http", m.plain_http), v("index_only", m.index_only);
+  v("plain_http", m.plain_http), v("index_only", m.index_only), v("prefetch", m.prefetch);
 }
 template <class V>
 void describe(V& v, StatImageRequest& m) {
@@ -109,7 +121,19 @@ void describe(V& v, PrepareReply& m) {
 }
 template <class V>
 void describe(V& v, StatImageReply& m) {
-  v("fetched_bytes", m.fetched_bytes), v("fills", m.fills), v("errors", m.errors);
+  v("fetched_bytes", m.fetched_bytes), v("fills", m.fills), v("prefetched", m.prefetched), v("errors", m.errors);
+}
+template <class V>
+void describe(V& v, DeviceTouches& m) {
+  v("id", m.id), v("ranges", m.ranges);
+}
+template <class V>
+void describe(V& v, TouchedReply& m) {
+  v("mounted_at", m.mounted_at), v("devices", m.devices);
+}
+template <class V>
+void describe(V& v, PrefetchReply& m) {
+  v("runs", m.runs), v("files", m.files), v("bytes", m.bytes);
 }
 struct KernelFacts {
   bool& erofs_file_backed;
@@ -327,6 +351,8 @@ HYDRANT_REPLY(MountReply);
 HYDRANT_REPLY(ListReply);
 HYDRANT_REPLY(StatMountReply);
 HYDRANT_REPLY(IngestBeginReply);
+HYDRANT_REPLY(TouchedReply);
+HYDRANT_REPLY(PrefetchReply);
 HYDRANT_REPLY(PrepareReply);
 HYDRANT_REPLY(StatImageReply);
 HYDRANT_REPLY(StatusReply);

@@ -87,6 +87,12 @@ struct EngineRequest {
   uint64_t cookies = 1000;  // at most that many are listed
 };
 
+// What has been read of a mounted image in its first minutes. Errors: kNotFound (it is not mounted).
+struct TouchedRequest {
+  static constexpr std::string_view kOp = "touched";
+  std::string fsid = {};
+};
+
 // ---- Requests of fetchd (run/fetchd.sock).
 
 // Resolves a source and makes everything a mount needs, streaming layers that have no index yet.
@@ -98,6 +104,22 @@ struct PrepareRequest {
   std::string docker_config = {};       // content of docker's config.json, may be empty
   std::optional<bool> plain_http = {};  // unset: only for loopback hosts
   bool index_only = false;              // make and keep the indexes, put nothing into the cache
+  bool prefetch = true;                 // what its prefetch list names, once it is mounted; and learn from its start
+};
+
+// Keeps what the image's start has read so far as its prefetch list, merged with what is known of earlier ones. Errors:
+// kNotFound (not mounted, or no image of ours), kInvalid (nothing of it was read through hydrantd).
+struct LearnRequest {
+  static constexpr std::string_view kOp = "learn";
+  std::string fsid = {};
+};
+
+// Fetches ahead of any reader: the files and directories at `paths`, or what the image's prefetch list names. Answered
+// when it is known what that is, not when it is here. Errors: kNotFound (no such image, path, or list).
+struct PrefetchRequest {
+  static constexpr std::string_view kOp = "prefetch";
+  std::string fsid = {};
+  std::vector<std::string> paths = {};  // from the image's root
 };
 
 struct StatImageRequest {
@@ -116,9 +138,11 @@ struct StopRequest {
   static constexpr std::string_view kOp = "stop";
 };
 
-using HydrantdRequest = std::variant<MountRequest, UmountRequest, ListRequest, StatMountRequest, IngestBeginRequest,
-                                     IngestEndRequest, IngestAbortRequest, EngineRequest, StatusRequest, StopRequest>;
-using FetchdRequest = std::variant<PrepareRequest, StatImageRequest, StatusRequest, StopRequest>;
+using HydrantdRequest =
+    std::variant<MountRequest, UmountRequest, ListRequest, StatMountRequest, IngestBeginRequest, IngestEndRequest,
+                 IngestAbortRequest, EngineRequest, TouchedRequest, StatusRequest, StopRequest>;
+using FetchdRequest =
+    std::variant<PrepareRequest, LearnRequest, PrefetchRequest, StatImageRequest, StatusRequest, StopRequest>;
 
 // One line without its newline. Text that is not UTF-8 is sent with replacement characters: callers check paths.
 std::string encode(const HydrantdRequest& request);
@@ -216,9 +240,27 @@ struct PrepareReply {
   ImageFacts image = {};
 };
 
+struct DeviceTouches {
+  std::string id = {};
+  std::vector<uint64_t> ranges = {};  // in the order of their reading: offset, length, ms since the mount, and so on
+};
+
+struct TouchedReply {
+  int64_t mounted_at = 0;  // seconds since 1970
+  std::vector<DeviceTouches> devices = {};
+};
+
+// Of a prefetch list: as it is now kept, or what of it is on its way.
+struct PrefetchReply {
+  uint64_t runs = 0;  // starts that it was learned from; 0 for paths
+  uint64_t files = 0;
+  uint64_t bytes = 0;  // of files
+};
+
 struct StatImageReply {
   uint64_t fetched_bytes = 0;  // stored bytes from the origin since this daemon started, of this image's layers
   uint64_t fills = 0;
+  uint64_t prefetched = 0;                      // fills that no reader asked for: of a list, or of paths
   std::map<std::string, uint64_t> errors = {};  // reason: count
 };
 

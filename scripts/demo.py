@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -76,10 +77,12 @@ def full_pull(registry, reference, disk):
     return row.done()
 
 
-def lazy_mount(label, registry, reference, hydrant, indexed):
+def lazy_mount(label, registry, reference, hydrant, indexed, learned_by=None):
     if indexed:
         hydrant.ok("index", reference)
         hydrant.ok("ls")
+    if learned_by:
+        shutil.copytree(learned_by.root / "fetch/prefetch", hydrant.root / "fetch/prefetch")
     directory = hydrant.new_dir()
     row = Row(label, registry, hydrant.base)
     row.told = hydrant.ok("mount", "--json", reference, directory)
@@ -134,18 +137,22 @@ def main():
 
         say("full pull and unpack (skopeo, umoci), then python3 -c 'import numpy …' in a chroot")
         full = full_pull(registry, reference, fresh_disk())
-        hydrants = [stack.enter_context(Hydrant(base=fresh_disk())) for _ in range(2)]
+        hydrants = [stack.enter_context(Hydrant(base=fresh_disk())) for _ in range(3)]
         say("hydrant index once, then a lazy mount on an empty cache, then the same program")
         lazy = lazy_mount("lazy mount, with index", registry, reference, hydrants[0], indexed=True)
         memory = resident_megabytes(hydrants[0])
+        hydrants[0].ok("record", lazy.directory)
+        say("the same on another empty cache, with the list of what that start has read")
+        listed = lazy_mount("lazy mount, index and list", registry, reference, hydrants[2], indexed=True,
+                            learned_by=hydrants[0])
         say("a first mount without an index, then the same program")
         first = lazy_mount("first mount, no index", registry, reference, hydrants[1], indexed=False)
 
-        rows = [full, lazy, first]
+        rows = [full, lazy, listed, first]
         if not options.json:
             print_table(rows, stored)
             print("memory: " + ", ".join(f"{name} {size:.1f} MB" for name, size in sorted(memory.items())))
-        verdicts = {row.label: same_tree(full.disk / "rootfs", row.directory) for row in (lazy, first)}
+        verdicts = {row.label: same_tree(full.disk / "rootfs", row.directory) for row in (lazy, listed, first)}
         if options.json:
             print(json.dumps({"stored_bytes": stored, "memory_mb": memory, "same_tree": all(verdicts.values()),
                               "rows": {row.label: {"mounted_s": row.steps["mount"], "ready_s": row.ready,

@@ -62,6 +62,9 @@ class ObjectHandle {
   virtual int64_t complete(uint32_t msg_id) = 0;
   // pwrite, then complete if everything was written, in one turn. The count written, or the first -errno of the two.
   virtual int64_t fill_and_complete(Bytes bytes, uint64_t offset, uint32_t msg_id) = 0;
+  // As lseek(2) of the backing file; with SEEK_DATA and SEEK_HOLE it tells what nobody has written yet. An offset or
+  // -errno: -ENXIO past the last data, -ENOBUFS as pwrite.
+  virtual int64_t lseek(int64_t offset, int whence) = 0;
   // At least `size` bytes to prepare a write in, or nothing where the carrier has no such memory or none is free: any
   // memory will do then.
   virtual std::optional<Staging> stage(size_t size) { return (void)size, std::nullopt; }

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -38,6 +39,11 @@ int64_t command(int device, std::string_view text) {
 class KernelHandle final : public ObjectHandle {
  public:
   KernelHandle(Fd fd, std::shared_ptr<WindowSlots> slots) : fd_(std::move(fd)), slots_(std::move(slots)) {}
+
+  int64_t lseek(int64_t offset, int whence) override {
+    const off_t at = ::lseek(fd_.get(), offset, whence);
+    return at < 0 ? -errno : at;
+  }
 
   int64_t pwrite(Bytes bytes, uint64_t offset) override {
     // Linux 6.1 rounds such an offset down, and so misplaces the bytes.

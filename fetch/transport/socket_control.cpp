@@ -37,6 +37,11 @@ class SocketHandle final : public ObjectHandle {
     return write(bytes, offset, msg_id);
   }
 
+  int64_t lseek(int64_t offset, int whence) override {
+    uint64_t tag = frames_.new_tag();
+    return frames_.call(tag, ch::encode_lseek(tag, {.offset = offset, .whence = whence})).result;
+  }
+
   std::optional<Staging> stage(size_t size) override {
     if (size > slots_->slot_bytes()) return std::nullopt;
     auto staging = slots_->acquire(Deadline(Instant::min()));

@@ -119,6 +119,8 @@ Result<Fd> BlobFs::open(const std::string& name) {
   return fd;
 }
 
+std::vector<Touch> BlobFs::touches(const std::string& name) const { return server_->table().touches(name); }
+
 void BlobFs::remove(const std::string& name) {
   if (server_->table().remove(name)) server_->forget_name(name);
 }

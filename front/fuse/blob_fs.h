@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "cachefiles/engine.h"
+#include "front/fuse/touches.h"
 #include "proto/handover.h"
 
 namespace hydrant::front {
@@ -79,6 +80,9 @@ class BlobFs {
 
   // Opens a file for reading through the file system itself, wherever it is mounted.
   Result<Fd> open(const std::string& name);
+
+  // What has been read of the file in its first minutes; nothing for one that was taken over.
+  std::vector<Touch> touches(const std::string& name) const;
 
   // Takes the name away. Whoever has the file open goes on reading.
   void remove(const std::string& name);

@@ -67,6 +67,7 @@ Result<> BlobTable::add(const std::string& name, std::shared_ptr<cachefiles::Coo
   blob->size = size;
   blob->file_size = round_up(size, 4096);
   blob->generation = ++generation_;
+  blob->touches = std::make_unique<Touches>(size, Clock::system().now());
   if (journal_)
     journal_->put(
         {.node = node, .generation = blob->generation, .size = size, .name = name, .volume = volume, .id = id});
@@ -105,6 +106,14 @@ void BlobTable::drop_if_unused(const Lock&, uint64_t node) {
   if (journal_) journal_->erase(node);
   slot(node)->store(nullptr, std::memory_order_release);
   blobs_.erase(at);
+}
+
+std::vector<Touch> BlobTable::touches(const std::string& name) const {
+  Lock lock(mutex_);
+  auto at = names_.find(name);
+  if (at == names_.end()) return {};
+  const Blob& blob = *blobs_.at(at->second);
+  return blob.touches ? blob.touches->list() : std::vector<Touch>();
 }
 
 BlobTable::Entry BlobTable::lookup(const std::string& name) {

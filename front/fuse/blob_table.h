@@ -12,14 +12,16 @@
 #include "base/error.h"
 #include "cachefiles/engine.h"
 #include "front/fuse/blob_journal.h"
+#include "front/fuse/touches.h"
 
 namespace hydrant::front {
 
 struct Blob : std::enable_shared_from_this<Blob> {
   std::shared_ptr<cachefiles::Cookie> cookie;
-  uint64_t size = 0;        // bytes of data
-  uint64_t file_size = 0;   // what readers see: size rounded up to 4096
-  uint64_t generation = 0;  // tells apart the successive owners of one node id
+  uint64_t size = 0;                 // bytes of data
+  uint64_t file_size = 0;            // what readers see: size rounded up to 4096
+  uint64_t generation = 0;           // tells apart the successive owners of one node id
+  std::unique_ptr<Touches> touches;  // null for one that a predecessor made: its beginning was not seen
 
  private:
   friend class BlobTable;
@@ -57,6 +59,7 @@ class BlobTable {
   void clear();  // nobody asks any more: every blob goes, whatever the kernel still knows
 
   Blob* find(uint64_t node) const;  // null when there is none
+  std::vector<Touch> touches(const std::string& name) const;
 
   Entry lookup(const std::string& name);  // counts a reference of the kernel; node 0 when there is none
   void forget(uint64_t node, uint64_t count);

@@ -24,6 +24,7 @@ void BlobFs::Server::read(const fuse_in_header& header, Bytes body, MutableBytes
   if (range.empty()) return reply(header.unique, 0);
 
   ByteRange wanted = intersect(range, {0, blob->size});
+  if (blob->touches && !wanted.empty()) blob->touches->note(wanted);
   if (!wanted.empty() && !blob->cookie->present(wanted)) return miss(header.unique, *blob, range, wanted);
   count(answer_read(header.unique, *blob, range, scratch) ? counters_.hits : counters_.errors);
 }

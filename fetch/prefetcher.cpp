@@ -1,0 +1,220 @@
+#include "fetch/prefetcher.h"
+
+#include <malloc.h>
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "fetch/admin_call.h"
+#include "image/prefetch/access_map.h"
+#include "proto/object_id.h"
+
+namespace hydrant::fetch {
+
+namespace {
+
+constexpr auto kAskDeadline = std::chrono::seconds(5);
+// A start is over soon; a slow one is seen again.
+constexpr Duration kFirstLook = std::chrono::seconds(10), kSecondLook = std::chrono::seconds(90);
+constexpr size_t kMostLearned = 64;  // starts whose earlier list is remembered
+// Entries this close to each other in time are fetched in the device's order, which merges them.
+constexpr uint32_t kTogether = 50;  // ms
+
+std::vector<image::TimedRange> timed(const proto::DeviceTouches& touches) {
+  std::vector<image::TimedRange> ranges;
+  for (size_t i = 0; i + 2 < touches.ranges.size(); i += 3)
+    if (auto range = make_range(touches.ranges[i], touches.ranges[i + 1]))
+      ranges.push_back({*range, static_cast<uint32_t>(std::min<uint64_t>(touches.ranges[i + 2], UINT32_MAX))});
+  return ranges;
+}
+
+uint64_t bytes_of(const proto::PrefetchList& list) {
+  uint64_t bytes = 0;
+  for (const auto& entry : list.entries) bytes += entry.length;
+  return bytes;
+}
+
+uint64_t files_of(const proto::PrefetchList& list) {
+  std::vector<std::pair<Digest, std::string_view>> files;
+  for (const auto& entry : list.entries) files.emplace_back(entry.layer, entry.path);
+  std::sort(files.begin(), files.end());
+  return static_cast<uint64_t>(std::unique(files.begin(), files.end()) - files.begin());
+}
+
+proto::PrefetchReply reply_of(const proto::PrefetchList& list) {
+  return {.runs = list.runs, .files = files_of(list), .bytes = bytes_of(list)};
+}
+
+// By time, but of what is wanted at about the same time neighbours stand together.
+std::vector<ByteRange> in_order(std::vector<image::TimedRange> ranges) {
+  std::stable_sort(ranges.begin(), ranges.end(), [](const image::TimedRange& a, const image::TimedRange& b) {
+    return std::pair(a.ms / kTogether, a.device.begin) < std::pair(b.ms / kTogether, b.device.begin);
+  });
+  std::vector<ByteRange> out;
+  for (const auto& range : ranges) {
+    if (!out.empty() && out.back().end >= range.device.begin && out.back().begin <= range.device.begin)
+      out.back().end = std::max(out.back().end, range.device.end);
+    else
+      out.push_back(range.device);
+  }
+  return out;
+}
+
+}  // namespace
+
+struct Prefetcher::Layer {
+  Digest digest, diff_id;
+  uint64_t size = 0;
+  std::string device;  // its object
+};
+
+struct Prefetcher::Image {
+  std::string fsid;
+  Digest manifest;
+  std::vector<Layer> layers;  // from the bottom to the top
+};
+
+AskTouched touched_through(std::string hydrantd_socket) {
+  return
+      [path = std::move(hydrantd_socket)](const std::string& fsid, Deadline deadline) -> Result<proto::TouchedReply> {
+        auto socket = LineSocket::connect(path, deadline);
+        if (!socket) return fail(std::move(socket).error().in("hydrantd, which knows what was read"));
+        HYDRANT_TRY(auto answer, admin_call(*socket, proto::TouchedRequest{fsid}, deadline));
+        return proto::decode_reply<proto::TouchedReply>(answer);
+      };
+}
+
+Result<Prefetcher::Image> Prefetcher::image(const std::string& fsid) {
+  HYDRANT_TRY(auto row, catalogue_.image(fsid));
+  HYDRANT_TRY(auto facts, proto::parse_image_facts(row.facts));
+  if (facts.form != "image") return fail(Code::kNotFound, row.source + " is a single file: it has no prefetch list");
+  Image image{.fsid = fsid, .manifest = {}, .layers = {}};
+  HYDRANT_TRY(image.manifest, Digest::parse(facts.manifest));
+  for (const auto& each : facts.layers) {
+    Layer layer{.digest = {}, .diff_id = {}, .size = each.size, .device = {}};
+    HYDRANT_TRY(layer.digest, Digest::parse(each.digest));
+    HYDRANT_TRY(layer.diff_id, Digest::parse(each.diff_id));
+    layer.device = proto::device_object_id(image::kLayoutVersion, layer.diff_id.text());
+    image.layers.push_back(std::move(layer));
+  }
+  return image;
+}
+
+// kNotFound when there is none.
+Result<proto::PrefetchList> Prefetcher::list(const Image& image) {
+  auto text = read_file(paths_.prefetch_list(image.manifest), proto::kMaxPrefetchText);
+  if (!text && text.error().sys == ENOENT)
+    return fail(Code::kNotFound, "no prefetch list of " + image.manifest.text() + "; `hydrant record DIR` makes one");
+  if (!text) return fail(std::move(text).error());
+  return proto::decode_prefetch_list(*text);
+}
+
+void Prefetcher::expect(const std::string& fsid) {
+  queue_.submit(Priority::kPrefetch, [this, fsid](std::stop_token) {
+    auto known = image(fsid);
+    if (!known) return;  // a single file
+    auto replayed = replay(*known);
+    if (replayed)
+      log::info("prefetch.replay",
+                {{"fsid", fsid.substr(0, 12)}, {"files", replayed->files}, {"bytes", replayed->bytes}});
+    else if (replayed.error().code != Code::kNotFound)
+      log::warn("prefetch.replay", {{"fsid", fsid}, {"reason", replayed.error().what}});
+  });
+  learn_later(fsid, kFirstLook);
+  learn_later(fsid, kSecondLook);
+}
+
+void Prefetcher::learn_later(const std::string& fsid, Duration after) {
+  queue_.submit(
+      Priority::kPrefetch,
+      [this, fsid](std::stop_token) {
+        auto learned = learn(fsid);
+        bool nothing = !learned && (learned.error().code == Code::kNotFound || learned.error().code == Code::kInvalid);
+        if (!learned && !nothing) log::warn("prefetch.learn", {{"fsid", fsid}, {"reason", learned.error().what}});
+      },
+      Clock::system().now() + after);
+}
+
+Result<proto::PrefetchReply> Prefetcher::learn(const std::string& fsid) {
+  HYDRANT_TRY(Image image, this->image(fsid));
+  HYDRANT_TRY(auto touched, touched_(fsid, Deadline::after(kAskDeadline)));
+  std::vector<proto::PrefetchEntry> run;
+  for (const Layer& layer : image.layers) {
+    auto found = std::find_if(touched.devices.begin(), touched.devices.end(),
+                              [&](const auto& device) { return device.id == layer.device; });
+    if (found == touched.devices.end()) continue;
+    HYDRANT_TRY(auto index, origins_.index(layer.digest, layer.size));
+    HYDRANT_TRY(auto files, index->files());
+    auto entries = image::entries_of(layer.diff_id, files, timed(*found));
+    run.insert(run.end(), entries.begin(), entries.end());
+  }
+  if (run.empty())
+    return fail(Code::kInvalid, "nothing of image " + fsid +
+                                    " was read through hydrantd: it lies complete in the cache, or nobody has read");
+
+  std::lock_guard lock(learning_);
+  proto::PrefetchList list;
+  auto again = learned_.find(fsid);
+  if (again != learned_.end() && again->second.mounted_at == touched.mounted_at) {
+    list = again->second.before;
+  } else {
+    if (auto known = this->list(image)) {
+      list = *std::move(known);
+    } else if (known.error().code != Code::kNotFound) {
+      log::warn("prefetch.list", {{"manifest", image.manifest.text()}, {"reason", known.error().what}});
+    }
+    if (learned_.size() >= kMostLearned) learned_.clear();
+    learned_[fsid] = {touched.mounted_at, list};
+  }
+  list.subject = image.manifest.text();
+  image::add_run(list, run);
+  malloc_trim(0);  // file tables are large and gone
+  HYDRANT_TRY_VOID(make_directories(paths_.prefetch_directory()));
+  HYDRANT_TRY_VOID(write_file_atomic(paths_.prefetch_list(image.manifest), as_bytes(proto::encode(list))));
+  auto reply = reply_of(list);
+  log::info("prefetch.learned",
+            {{"fsid", fsid.substr(0, 12)}, {"runs", reply.runs}, {"files", reply.files}, {"bytes", reply.bytes}});
+  return reply;
+}
+
+Result<proto::PrefetchReply> Prefetcher::prefetch(const std::string& fsid, const std::vector<std::string>& paths) {
+  HYDRANT_TRY(Image image, this->image(fsid));
+  return paths.empty() ? replay(image) : fetch_paths(image, paths);
+}
+
+Result<proto::PrefetchReply> Prefetcher::replay(const Image& image) {
+  HYDRANT_TRY(auto list, this->list(image));
+  for (const Layer& layer : image.layers) {
+    if (std::none_of(list.entries.begin(), list.entries.end(),
+                     [&](const auto& entry) { return entry.layer == layer.diff_id; }))
+      continue;
+    HYDRANT_TRY(auto index, origins_.index(layer.digest, layer.size));
+    HYDRANT_TRY(auto files, index->files());
+    objects_.prefetch(layer.device, in_order(image::ranges_of(list, layer.diff_id, files)));
+  }
+  return reply_of(list);
+}
+
+Result<proto::PrefetchReply> Prefetcher::fetch_paths(const Image& image, const std::vector<std::string>& paths) {
+  std::vector<image::FileTable> tables;
+  std::vector<const image::FileTable*> pointers;
+  tables.reserve(image.layers.size());
+  for (const Layer& layer : image.layers) {
+    HYDRANT_TRY(auto index, origins_.index(layer.digest, layer.size));
+    HYDRANT_TRY(auto files, index->files());
+    tables.push_back(std::move(files));
+    pointers.push_back(&tables.back());
+  }
+  HYDRANT_TRY(auto tree, image::merge(pointers));
+  image::TreeData data;
+  for (const std::string& path : paths) HYDRANT_TRY_VOID(image::collect(tree, path, data));
+  for (size_t i = 0; i < data.devices.size(); ++i) {
+    std::vector<image::TimedRange> ranges;
+    for (ByteRange range : data.devices[i]) ranges.push_back({range, 0});
+    if (!ranges.empty()) objects_.prefetch(image.layers[i].device, in_order(std::move(ranges)));
+  }
+  return proto::PrefetchReply{.runs = 0, .files = data.files, .bytes = data.bytes};
+}
+
+}  // namespace hydrant::fetch

@@ -1,0 +1,72 @@
+// Learns what starts of an image read, and fetches it ahead of the next one's readers.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "fetch/catalogue.h"
+#include "fetch/fill_queue.h"
+#include "fetch/objects.h"
+#include "fetch/origins.h"
+#include "fetch/paths.h"
+#include "proto/admin.h"
+#include "proto/prefetch_list.h"
+
+namespace hydrant::fetch {
+
+// What has been read of a mounted image; hydrantd knows.
+using AskTouched = std::function<Result<proto::TouchedReply>(const std::string& fsid, Deadline deadline)>;
+// Through hydrantd's admin socket.
+AskTouched touched_through(std::string hydrantd_socket);
+
+// Thread-safe.
+class Prefetcher {
+ public:
+  // All but `paths` outlive the prefetcher, and the queue is stopped before it goes.
+  Prefetcher(Paths paths, Catalogue& catalogue, Origins& origins, Objects& objects, FillQueue& queue,
+             AskTouched touched)
+      : paths_(std::move(paths)),
+        catalogue_(catalogue),
+        origins_(origins),
+        objects_(objects),
+        queue_(queue),
+        touched_(std::move(touched)) {}
+
+  // The image is about to be mounted: what its list names is fetched as soon as its objects are open, and what this
+  // start reads is learned. Returns at once.
+  void expect(const std::string& fsid);
+
+  // As proto::LearnRequest and proto::PrefetchRequest say.
+  Result<proto::PrefetchReply> learn(const std::string& fsid);
+  Result<proto::PrefetchReply> prefetch(const std::string& fsid, const std::vector<std::string>& paths);
+
+ private:
+  struct Layer;
+  struct Image;
+  // A start that is in the list already, and the list without it: the same start seen again later tells more.
+  struct Learned {
+    int64_t mounted_at = 0;
+    proto::PrefetchList before;
+  };
+
+  Result<Image> image(const std::string& fsid);
+  Result<proto::PrefetchList> list(const Image& image);
+  Result<proto::PrefetchReply> replay(const Image& image);
+  Result<proto::PrefetchReply> fetch_paths(const Image& image, const std::vector<std::string>& paths);
+  void learn_later(const std::string& fsid, Duration after);
+
+  const Paths paths_;
+  Catalogue& catalogue_;
+  Origins& origins_;
+  Objects& objects_;
+  FillQueue& queue_;
+  const AskTouched touched_;
+  std::mutex learning_;                     // one at a time: lists are read, changed and written; guards learned_
+  std::map<std::string, Learned> learned_;  // by fsid
+};
+
+}  // namespace hydrant::fetch
