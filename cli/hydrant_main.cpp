@@ -130,6 +130,7 @@ struct CommandLine {
 
     sub = add_verb("stat", "Tell what a mount has fetched", [this] { return run_stat(common, stat_dir); });
     sub->add_option("DIR", stat_dir)->required();
+    add_socket(sub);
     add_json(sub);
 
     sub = add_verb("record", "Keep what has been read since the mount as the image's prefetch list",

@@ -96,7 +96,7 @@ void render_engine(bool json, const proto::EngineReply& engine) {
 }
 
 void render_stat(bool json, const proto::StatMountReply& stat, const std::optional<proto::ImageFacts>& image,
-                 const std::optional<proto::StatImageReply>& fetched) {
+                 const std::optional<proto::StatImageReply>& fetched, bool ours) {
   if (json) {
     Json out = as_json(stat);
     out["image"] = image ? image_json(*image) : Json(nullptr);
@@ -117,7 +117,7 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
     print(fmt::format("  fetched  {} in {} fills since hydrant-fetchd started, {} of them ahead of any reader",
                       human_size(fetched->fetched_bytes), fetched->fills, fetched->prefetched));
     for (const auto& [reason, count] : fetched->errors) print(fmt::format("  errors   {}: {}", reason, count));
-  } else {
+  } else if (ours) {
     print("  fetched  unknown: hydrant-fetchd does not answer");
   }
   print(fmt::format("  metadata {}  {}", stat.metadata.id, human_size(stat.metadata.size)));

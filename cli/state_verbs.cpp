@@ -29,7 +29,7 @@ Outcome run_ls(const CommonOptions& common) {
 }
 
 Outcome run_stat(const CommonOptions& common, const std::string& dir) {
-  Daemons daemons{common.root};
+  Daemons daemons{common.root, common.socket};
   auto hydrantd = daemons.hydrantd();
   if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
   auto stat = hydrantd->call<proto::StatMountReply>(HydrantdRequest(proto::StatMountRequest{.dir = resolve_dir(dir)}));
@@ -39,12 +39,13 @@ Outcome run_stat(const CommonOptions& common, const std::string& dir) {
   // What fetchd knows is an extra: a stuck one costs a second, not the answer.
   std::optional<proto::StatImageReply> fetched;
   Deadline deadline = Deadline::after(std::chrono::seconds(1));
-  if (auto fetchd = daemons.fetchd()) {
+  const bool ours = common.socket.empty();
+  if (auto fetchd = daemons.fetchd(); fetchd && ours) {
     auto reply = fetchd->call<proto::StatImageReply>(FetchdRequest(proto::StatImageRequest{.fsid = stat->fsid}),
                                                      {.total = deadline});
     if (reply) fetched = *std::move(reply);
   }
-  render_stat(common.json, *stat, image, fetched);
+  render_stat(common.json, *stat, image, fetched, ours);
   return {};
 }
 

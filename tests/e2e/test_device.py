@@ -93,6 +93,8 @@ class Device(Case):
         self.same_tree(tree, self.mount(app))
         self.same_tree(self.unpack("small"), self.mount(oci, domain))
         self.assertEqual((self.mount(file, domain) / "large").read_bytes(), (tree / "large").read_bytes())
+        [device] = self.hydrant.ok("stat", "--json", "--socket", self.socket, self.points[1])["devices"]
+        self.assertGreater(device["present"], 0)
         # What is here stays, and is not asked for again.
         for point in self.points:
             self.hydrant.ok("umount", "--socket", self.socket, point)
