@@ -281,6 +281,13 @@ int64_t CookieCore::read(MutableBytes out, uint64_t offset) {
   return before == invalidations_.load() ? got : -ESTALE;
 }
 
+void CookieCore::read_ahead(ByteRange range) {
+  auto file = slot_.use();
+  if (!file) return;
+  if (auto fd = file->open())
+    ::posix_fadvise(fd.get(), static_cast<off_t>(range.begin), static_cast<off_t>(range.size()), POSIX_FADV_WILLNEED);
+}
+
 Result<Fd> CookieCore::backing_file() {
   auto file = slot_.use();
   if (!file) return fail(Code::kGone, "cookie: no backing file is attached");

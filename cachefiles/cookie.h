@@ -70,6 +70,7 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   bool complete() const override;
   std::shared_ptr<Wait> ensure(ByteRange range, UniqueFunction<void(int)> done) override;
   int64_t read(MutableBytes out, uint64_t offset) override;
+  void read_ahead(ByteRange range) override;
   Result<Fd> backing_file() override;
   int64_t write(Bytes bytes, uint64_t offset) override;
   int resize(uint64_t size) override;

@@ -140,6 +140,8 @@ class Cookie {
   // Reads bytes of a range that ensure() or present() vouched for. Byte count (short only at the end of the backing
   // file) or -errno. No lock, no allocation.
   virtual int64_t read(MutableBytes out, uint64_t offset) = 0;
+  // Has the disk read the range into memory; returns before it has. A hint only.
+  virtual void read_ahead(ByteRange range) = 0;
   // Opens the backing file once more, read-only: for a complete object that the kernel reads by itself.
   virtual Result<Fd> backing_file() = 0;
 

@@ -12,15 +12,17 @@
 #include "base/error.h"
 #include "cachefiles/engine.h"
 #include "front/fuse/blob_journal.h"
+#include "front/fuse/read_ahead.h"
 #include "front/fuse/touches.h"
 
 namespace hydrant::front {
 
 struct Blob : std::enable_shared_from_this<Blob> {
   std::shared_ptr<cachefiles::Cookie> cookie;
-  uint64_t size = 0;                 // bytes of data
-  uint64_t file_size = 0;            // what readers see: size rounded up to 4096
-  uint64_t generation = 0;           // tells apart the successive owners of one node id
+  uint64_t size = 0;        // bytes of data
+  uint64_t file_size = 0;   // what readers see: size rounded up to 4096
+  uint64_t generation = 0;  // tells apart the successive owners of one node id
+  ReadAhead read_ahead;
   std::unique_ptr<Touches> touches;  // null for one that a predecessor made: its beginning was not seen
 
  private:

@@ -26,6 +26,7 @@ void BlobFs::Server::read(const fuse_in_header& header, Bytes body, MutableBytes
   ByteRange wanted = intersect(range, {0, blob->size});
   if (blob->touches && !wanted.empty()) blob->touches->note(wanted);
   if (!wanted.empty() && !blob->cookie->present(wanted)) return miss(header.unique, *blob, range, wanted);
+  if (ByteRange ahead = blob->read_ahead.next(range, blob->size); !ahead.empty()) blob->cookie->read_ahead(ahead);
   count(answer_read(header.unique, *blob, range, scratch) ? counters_.hits : counters_.errors);
 }
 

@@ -60,6 +60,7 @@ class FakeCookie final : public cachefiles::Cookie {
     changed_.notify_all();
     return request;
   }
+  void read_ahead(ByteRange) override {}
   int64_t read(MutableBytes out, uint64_t offset) override {
     auto n = pread_some(fd_.get(), out, offset);
     return n ? static_cast<int64_t>(*n) : -EIO;
