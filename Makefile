@@ -47,12 +47,13 @@ fuzz:
 	@scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
 # The same scripts on a real kernel that has /dev/cachefiles (Linux 6.1, built once, booted in qemu) and on our engine,
-# compared answer by answer: tests/oracle/README.md.
+# compared answer by answer; then hydrant-fetchd serves images to that kernel: tests/oracle/README.md.
 oracle:
 	@$(PACKAGES) build test oracle
 	@$(CONFIGURE) -DHYDRANT_TESTS=ON > /dev/null
-	@$(BUILD) --target oracle_engine oracle_agent
+	@$(BUILD) --target oracle_engine oracle_agent hydrant-fetchd
 	@tests/oracle/oracle.py run --engine build/bin/oracle_engine --agent build/bin/oracle_agent
+	@tests/oracle/device.py --fetchd build/bin/hydrant-fetchd
 
 # The fault tests (daemons killed in the middle of reads) SOAK_ROUNDS times, until one fails; then SOAK_KILLS kills at random
 # moments under 32 readers, at most 55 minutes of them, and a table of what the readers saw.

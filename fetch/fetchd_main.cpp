@@ -182,7 +182,7 @@ Result<> serve(const Options& options) {
   Objects objects(shop, *catalogue, [&](const ObjectRow& row) { return origins.origin(row); });
   LayerStreamer streamer(paths, origins, objects, device ? no_ingest() : ingest_through(paths.hydrantd_socket()),
                          options.streams);
-  Preparer preparer(paths, *catalogue, *credentials, origins, streamer);
+  Preparer preparer(paths, *catalogue, *credentials, origins, streamer, {.fill_holes = device != nullptr});
   Prefetcher prefetcher(paths, *catalogue, origins, objects, queue, touched_through(paths.hydrantd_socket()));
   auto loop = std::make_unique<RequestLoop>(std::move(connect), objects);
   Service service{preparer, prefetcher, objects, *catalogue, *loop, [&] { ::eventfd_write(stop_event.get(), 1); }};

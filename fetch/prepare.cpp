@@ -110,6 +110,7 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
 
   const auto& layers = image.resolved.manifest.layers;
   image.key = "hydrant image " + std::to_string(kMetadataVersion) + " " + std::to_string(image::kLayoutVersion) + "\n";
+  if (options_.fill_holes) image.key += "holes filled\n";
   for (size_t i = 0; i < layers.size(); ++i) {
     HYDRANT_TRY(auto format, proto::layer_format(layers[i].media_type));
     if (format == proto::LayerFormat::kErofs)
@@ -244,7 +245,10 @@ Result<> Preparer::build(Image& image, bool index_only) {
   if (index_only) return {};
 
   HYDRANT_TRY(auto image_id, Digest::parse(image.key));
-  HYDRANT_TRY(auto erofs, image::write_erofs(tree, devices, {image_id, commonest_time(tree)}));
+  HYDRANT_TRY(auto erofs,
+              image::write_erofs(
+                  tree, devices,
+                  {.image_id = image_id, .build_time = commonest_time(tree), .fill_holes = options_.fill_holes}));
   if (erofs.dropped_xattrs > 0)
     log::warn("prepare.xattrs", {{"source", reply.source}, {"dropped", erofs.dropped_xattrs}});
   reply.fsid = sha256(erofs.bytes).hex();

@@ -21,16 +21,22 @@ struct PrepareEvents {
   std::function<void(const std::string&)> warning;
 };
 
+struct PreparerOptions {
+  bool fill_holes = false;  // image::ErofsOptions
+};
+
 // Thread-safe: prepares run side by side and share the streams of common layers.
 class Preparer {
  public:
   // All outlive the preparer.
-  Preparer(Paths paths, Catalogue& catalogue, CredentialStore& credentials, Origins& origins, LayerStreamer& streamer)
+  Preparer(Paths paths, Catalogue& catalogue, CredentialStore& credentials, Origins& origins, LayerStreamer& streamer,
+           PreparerOptions options = {})
       : paths_(std::move(paths)),
         catalogue_(catalogue),
         credentials_(credentials),
         origins_(origins),
-        streamer_(streamer) {}
+        streamer_(streamer),
+        options_(options) {}
 
   // kCancelled when stopped. Whatever fails, what earlier prepares made stays usable.
   Result<proto::PrepareReply> prepare(const proto::PrepareRequest& request, const PrepareEvents& events,
@@ -49,6 +55,7 @@ class Preparer {
   CredentialStore& credentials_;
   Origins& origins_;
   LayerStreamer& streamer_;
+  const PreparerOptions options_;
 };
 
 }  // namespace hydrant::fetch

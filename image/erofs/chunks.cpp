@@ -51,4 +51,18 @@ ChunkPlan plan_chunks(const std::vector<BlockRun>& runs, uint64_t blocks) {
   return plan;
 }
 
+ChunkPlan limit_chunks(const ChunkPlan& plan, uint64_t blocks, unsigned longest_bits) {
+  const unsigned bits = std::min(plan.bits, longest_bits);
+  return {.bits = bits, .count = ((blocks - 1) >> bits) + 1};
+}
+
+bool has_inner_hole(const std::vector<BlockRun>& runs) {
+  uint64_t end = 0;
+  for (const BlockRun& run : runs) {
+    if (run.file_block > end) return true;
+    end = run.file_end();
+  }
+  return false;
+}
+
 }  // namespace hydrant::image

@@ -31,6 +31,12 @@ struct ChunkPlan {
 // The largest chunks that no run begins or ends within, so the fewest indexes. `blocks` of the file is at least 1.
 ChunkPlan plan_chunks(const std::vector<BlockRun>& runs, uint64_t blocks);
 
+// The same for a file whose holes are filled with a run of zeros: no chunk is larger than `longest_bits` says.
+ChunkPlan limit_chunks(const ChunkPlan& plan, uint64_t blocks, unsigned longest_bits);
+
+// A hole that data follows.
+bool has_inner_hole(const std::vector<BlockRun>& runs);
+
 // Calls `emit(index)` for each chunk in order; chunks without a run are holes.
 template <class Emit>
 void make_chunks(const std::vector<BlockRun>& runs, const ChunkPlan& plan, uint16_t device, Emit&& emit) {

@@ -18,6 +18,7 @@ namespace {
 using namespace proto::erofs;
 
 constexpr uint64_t kMaxFileSize = uint64_t{1} << 44;
+constexpr unsigned kMaxZeroBits = 8;       // of the chunks of a file whose holes are filled: 1 MiB
 constexpr uint64_t kMaxBlocks = kNoBlock;  // addresses are 32 bits, the last one means a hole
 
 // Where the parts of one inode stand. Positions are bytes from the start of the inode area.
@@ -80,6 +81,7 @@ class Writer {
   Result<> place_inodes();
   Result<> place_inode(InodeIndex inode);
   Result<> place_file(InodeIndex inode, Placement& placement, uint64_t& tail);
+  ChunkPlan plan_file(const FileEntry& file) const;
   void place_inline(Placement& placement, uint64_t tail);
   bool is_compact(InodeIndex inode, uint64_t size) const;
   Result<> lay_out();
@@ -103,6 +105,8 @@ class Writer {
   uint64_t meta_block_ = 0;
   uint64_t xattr_block_ = 0;
   uint64_t data_block_ = 0;
+  uint64_t zero_block_ = 0;
+  uint64_t zero_blocks_ = 0;  // the largest chunk of a file whose holes are filled
   uint64_t blocks_ = 0;
   std::vector<BlockRun> runs_;  // scratch
   DirectoryBlocks directory_;   // scratch
@@ -137,6 +141,13 @@ bool Writer::is_compact(InodeIndex inode, uint64_t size) const {
          file.gid <= UINT16_MAX && size <= UINT32_MAX && tree_.inodes[inode].nlink <= UINT16_MAX;
 }
 
+// Of the file whose runs are in runs_.
+ChunkPlan Writer::plan_file(const FileEntry& file) const {
+  const uint64_t blocks = (file.size + kBlockSize - 1) / kBlockSize;
+  const ChunkPlan plan = plan_chunks(runs_, blocks);
+  return options_.fill_holes && has_inner_hole(runs_) ? limit_chunks(plan, blocks, kMaxZeroBits) : plan;
+}
+
 // Decides layout, size and `tail`: the bytes that stand directly behind inode and attributes.
 Result<> Writer::place_file(InodeIndex inode, Placement& placement, uint64_t& tail) {
   const FileEntry& file = entry(inode);
@@ -145,7 +156,8 @@ Result<> Writer::place_file(InodeIndex inode, Placement& placement, uint64_t& ta
   if (file.size > kMaxFileSize) return fail(Code::kUnsupported, "it is larger than 16 TiB");
   uint64_t device_size = file.data.empty() ? 0 : devices_[tree_.inodes[inode].layer].size;
   HYDRANT_TRY_VOID(find_runs(file, device_size, runs_));
-  ChunkPlan plan = plan_chunks(runs_, (file.size + kBlockSize - 1) / kBlockSize);
+  const ChunkPlan plan = plan_file(file);
+  if (options_.fill_holes && has_inner_hole(runs_)) zero_blocks_ = std::max(zero_blocks_, uint64_t{1} << plan.bits);
   placement.layout = Layout::kChunked;
   placement.chunk_bits = static_cast<uint8_t>(plan.bits);
   tail = plan.count * sizeof(ChunkIndex);
@@ -235,7 +247,8 @@ Result<> Writer::lay_out() {
   meta_block_ = blocks(kDeviceTableAt + image_.used_layers.size() * sizeof(DeviceSlot));
   xattr_block_ = meta_block_ + blocks(inode_end_);
   data_block_ = xattr_block_ + blocks(xattrs_.shared().size());
-  blocks_ = data_block_ + data_blocks_;
+  zero_block_ = data_block_ + data_blocks_;
+  blocks_ = zero_block_ + zero_blocks_;
   uint64_t unified = blocks_;
   for (uint32_t layer : image_.used_layers) unified += devices_[layer].size / kBlockSize;
   if (unified >= kMaxBlocks || blocks_ * kBlockSize > options_.max_bytes) {
@@ -342,11 +355,16 @@ void Writer::write_content(InodeIndex inode) {
     HYDRANT_CHECK(ok, "place_file() has accepted these pieces");
     uint16_t device = file.data.empty() ? 0 : slot_of_layer_[tree_.inodes[inode].layer];
     uint64_t at = round_up(behind, sizeof(ChunkIndex));
-    make_chunks(runs_, plan_chunks(runs_, (file.size + kBlockSize - 1) / kBlockSize), device,
-                [&](const ChunkIndex& index) {
-                  store(image_.bytes, at, index);
-                  at += sizeof index;
-                });
+    const ChunkPlan plan = plan_file(file);
+    uint64_t holes = 0;  // blocks in front of the last run, where they are filled
+    if (options_.fill_holes && !runs_.empty()) holes = runs_.back().file_block;
+    uint64_t block = 0;
+    make_chunks(runs_, plan, device, [&](ChunkIndex index) {
+      if (index.block == kNoBlock && block < holes) index.block = static_cast<uint32_t>(zero_block_);
+      store(image_.bytes, at, index);
+      at += sizeof index;
+      block += uint64_t{1} << plan.bits;
+    });
     return;
   }
   if (file.type != FileType::kDirectory && file.type != FileType::kSymlink) return;

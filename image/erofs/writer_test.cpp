@@ -197,6 +197,33 @@ TEST(ErofsWriter, HolesBecomeHolesOfTheLargestChunksThatFit) {
   EXPECT_EQ(reader.files["/joined"].chunks, (Chunks{{1, 1}}));
 }
 
+TEST(ErofsWriter, HolesInFrontOfDataCanBeFilled) {
+  FileTable table = {
+      entry("hole", FileType::kRegular, 1 << 30),
+      entry("aligned", FileType::kRegular, 65536, {{0, 0, 16384}, {32768, 40960, 16384}}),
+      entry("late", FileType::kRegular, 9000, {{5000, 5000, 4000}}),
+      entry("far", FileType::kRegular, (8 << 20) + 1, {{8 << 20, 0, 1}}),
+      entry("whole", FileType::kRegular, 8 << 20, {{0, 0, 8 << 20}}),
+      entry("tail", FileType::kRegular, 65536, {{0, 0, 16384}}),
+  };
+  ErofsImage image = *build({table}, {.image_id = {}, .fill_holes = true});
+  Reader reader(image.bytes);
+  // 1 MiB of zeros at the end.
+  const auto zeros = static_cast<uint32_t>(image.bytes.size() / 4096 - 256);
+  EXPECT_TRUE(
+      std::all_of(image.bytes.end() - (1 << 20), image.bytes.end(), [](std::byte b) { return b == std::byte{}; }));
+  EXPECT_EQ(reader.files["/hole"].chunks, (Chunks{{0, kHole}}));
+  EXPECT_EQ(reader.files["/aligned"].chunks, (Chunks{{1, 0}, {0, zeros}, {1, 10}, {0, kHole}}));
+  EXPECT_EQ(reader.files["/late"].chunks, (Chunks{{0, zeros}, {1, 1}, {1, 2}}));
+  Chunks far(8, {0, zeros});
+  far.emplace_back(1, 0);
+  EXPECT_EQ(reader.files["/far"].chunks, far);
+  EXPECT_EQ(reader.files["/whole"].chunks, (Chunks{{1, 0}}));
+  EXPECT_EQ(reader.files["/tail"].chunks, (Chunks{{1, 0}, {0, kHole}, {0, kHole}, {0, kHole}}));
+  ErofsImage none = *build({{entry("f", FileType::kRegular, 10, {{0, 0, 10}})}}, {.image_id = {}, .fill_holes = true});
+  EXPECT_EQ(none.bytes, build({{entry("f", FileType::kRegular, 10, {{0, 0, 10}})}})->bytes);
+}
+
 TEST(ErofsWriter, OnlyLayersWithLiveDataGetADevice) {
   std::vector<FileTable> layers = {{entry("a", FileType::kRegular, 10, {{0, 0, 10}})},
                                    {entry("b", FileType::kRegular, 10, {{0, 0, 10}}), entry("d", FileType::kDirectory)},

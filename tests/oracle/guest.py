@@ -1,4 +1,4 @@
-"""The guest: an initramfs with the agent as init, scripts on a virtio disk, answers on the serial line."""
+"""The guest: an initramfs whose init does the work, disks, and a serial line for what is to be told."""
 import os
 import pathlib
 import shutil
@@ -14,7 +14,36 @@ def build_kernel():
     return subprocess.run([HERE / "build_kernel.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
+def pack(root, initramfs):
+    names = [str(path.relative_to(root)) for path in sorted(root.rglob("*"))]
+    with open(initramfs, "wb") as out:
+        subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input="\n".join(names).encode(), stdout=out,
+                       check=True)
+
+
+def boot(kernel, initramfs, disks, memory=512, processors=1):
+    """Until init ends, or BOOT_SECONDS. Returns what came over the serial line."""
+    command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", str(memory), "-smp", str(processors), "-display",
+               "none", "-no-reboot", "-nodefaults", "-serial", "stdio", "-kernel", kernel, "-initrd", initramfs]
+    for disk in disks:
+        command += ["-drive", f"file={disk},if=virtio,format=raw,cache=unsafe"]
+    command += ["-append", "console=ttyS0 loglevel=1 panic=-1 rdinit=/init"]
+    with tempfile.TemporaryFile() as console:
+        try:
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT, timeout=BOOT_SECONDS,
+                           check=False)
+        except subprocess.TimeoutExpired:
+            pass
+        console.seek(0)
+        said = console.read().decode("latin-1").replace("\r", "")
+    if os.environ.get("ORACLE_CONSOLE"):
+        pathlib.Path(os.environ["ORACLE_CONSOLE"]).write_text(said)
+    return said
+
+
 class Guest:
+    """With the agent of the scripts as its init."""
+
     def __init__(self, kernel, agent, work):
         self.kernel, self.work = kernel, pathlib.Path(work)
         root = self.work / "root"
@@ -26,29 +55,14 @@ class Guest:
                         "^has_journal,^resize_inode", "-E", "lazy_itable_init=0", root / "disk.img", "64M"], check=True)
         self.initramfs = self.work / "initramfs"
         shutil.copytree(pathlib.Path(kernel).parent / "modules", root / "modules")
-        names = [str(path.relative_to(root)) for path in sorted(root.rglob("*"))]
-        with open(self.initramfs, "wb") as out:
-            subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input="\n".join(names).encode(),
-                           stdout=out, check=True)
+        pack(root, self.initramfs)
 
     def boot(self, text):
         """Runs scripts until the end or a hang. Returns (text of the answers, whether it hung)."""
-        with tempfile.NamedTemporaryFile(dir=self.work) as disk, tempfile.NamedTemporaryFile(dir=self.work) as console:
+        with tempfile.NamedTemporaryFile(dir=self.work) as disk:
             disk.write(text.encode("latin-1"))
             disk.truncate((len(text) // 512 + 2) * 512)
             disk.flush()
-            command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1", "-display",
-                       "none", "-no-reboot", "-nodefaults", "-serial", "stdio", "-kernel", self.kernel, "-initrd",
-                       self.initramfs, "-drive", f"file={disk.name},if=virtio,format=raw,readonly=on", "-append",
-                       "console=ttyS0 loglevel=1 panic=-1 rdinit=/init"]
-            try:
-                subprocess.run(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
-                               timeout=BOOT_SECONDS, check=False)
-            except subprocess.TimeoutExpired:
-                pass
-            console.seek(0)
-            answers = console.read().decode("latin-1").replace("\r", "")
-        if os.environ.get("ORACLE_CONSOLE"):
-            pathlib.Path(os.environ["ORACLE_CONSOLE"]).write_text(answers)
+            answers = boot(self.kernel, self.initramfs, [disk.name])
         start, end = answers.find("= "), answers.find("\n! ")
         return answers[max(start, 0):end], answers[end:end + 6] != "\n! end"
