@@ -29,6 +29,8 @@ class Layout {
   // The fill that makes `wanted` (non-empty, inside the device) available: whole granules, and of those that the
   // fetched bytes complete anyway, the neighbours too.
   virtual Fill plan(ByteRange wanted) const = 0;
+  // The most device bytes that a decoder keeps back until they are proven.
+  virtual uint64_t decoder_memory() const { return granule(); }
 
   // One fill being decoded while it arrives. Not thread-safe; outlives neither its layout nor its sink.
   class Decoder {

@@ -14,19 +14,16 @@ constexpr size_t kMaxXattrName = 255, kMaxXattrValue = 65535;  // as EROFS and t
 
 }  // namespace
 
-DeviceWriter::DeviceWriter(uint32_t granule, DeviceSink sink)
-    : granule_(granule),
-      sink_(std::move(sink)),
-      assembler_(0, std::max<uint64_t>(granule, kSinkPiece),
-                 [this](uint64_t offset, Bytes bytes) { return emit(offset, bytes); }) {}
-
-// Segments of a sparse file that meet inside a block share it; blocks that are all hole get no place.
-Result<> DeviceWriter::on_entry(FileEntry&& entry, TarData&& data) {
+Result<> check_xattrs(const FileEntry& entry) {
   for (const auto& xattr : entry.xattrs)
     if (xattr.name.size() > kMaxXattrName || xattr.value.size() > kMaxXattrValue)
       return fail(Code::kUnsupported, entry.path + " has an extended attribute larger than file systems take");
+  return {};
+}
+
+void DevicePlacer::place(FileEntry& entry, const std::vector<TarSegment>& segments) {
   uint64_t block_after = 0;  // the block of the file behind the last one placed
-  for (const auto& segment : data.segments) {
+  for (const auto& segment : segments) {
     const bool shares_block = segment.file_offset / kBlock < block_after;
     const uint64_t base = shares_block ? round_down(end_ - 1, kBlock) : round_up(end_, kBlock);
     const uint64_t offset = base + segment.file_offset % kBlock;
@@ -35,11 +32,25 @@ Result<> DeviceWriter::on_entry(FileEntry&& entry, TarData&& data) {
     end_ = offset + segment.length;
     block_after = (segment.file_offset + segment.length + kBlock - 1) / kBlock;
   }
+}
+
+uint64_t DevicePlacer::size() const { return round_up(end_, kBlock); }
+
+DeviceWriter::DeviceWriter(uint32_t granule, DeviceSink sink)
+    : granule_(granule),
+      sink_(std::move(sink)),
+      assembler_(0, std::max<uint64_t>(granule, kSinkPiece),
+                 [this](uint64_t offset, Bytes bytes) { return emit(offset, bytes); }) {}
+
+Result<> DeviceWriter::on_entry(FileEntry&& entry, TarData&& data) {
+  HYDRANT_TRY_VOID(check_xattrs(entry));
+  placer_.place(entry, data.segments);
   files.push_back(std::move(entry));
   return {};
 }
 
 Result<> DeviceWriter::on_data(uint64_t tar_offset, Bytes bytes) {
+  const auto& rows = placer_.rows;
   while (current_row_ < rows.size() && rows[current_row_].tar_offset + rows[current_row_].length <= tar_offset)
     ++current_row_;
   HYDRANT_CHECK(current_row_ < rows.size() && rows[current_row_].tar_offset <= tar_offset,
@@ -49,7 +60,7 @@ Result<> DeviceWriter::on_data(uint64_t tar_offset, Bytes bytes) {
 }
 
 Result<uint64_t> DeviceWriter::finish() {
-  const uint64_t size = round_up(end_, kBlock);
+  const uint64_t size = placer_.size();
   HYDRANT_TRY_VOID(assembler_.finish(size));
   return size;
 }

@@ -11,6 +11,24 @@
 
 namespace hydrant::image {
 
+// kUnsupported for extended attributes that no file system takes.
+Result<> check_xattrs(const FileEntry& entry);
+
+// Finds file data its place on the device. Not thread-safe.
+class DevicePlacer {
+ public:
+  // Gives `entry` its data pieces, behind those of the entries before. Segments of a sparse file that meet inside a
+  // block share it; blocks that are all hole get no place.
+  void place(FileEntry& entry, const std::vector<TarSegment>& segments);
+  // Of the device: whole blocks.
+  uint64_t size() const;
+
+  std::vector<LayoutRow> rows;
+
+ private:
+  uint64_t end_ = 0;  // of the data placed so far
+};
+
 // Not thread-safe.
 class DeviceWriter final : public TarVisitor {
  public:
@@ -26,7 +44,7 @@ class DeviceWriter final : public TarVisitor {
 
   // What the index keeps; `leaves` is complete after `finish`.
   FileTable files;
-  std::vector<LayoutRow> rows;
+  std::vector<LayoutRow>& rows() { return placer_.rows; }
   std::vector<Digest> leaves;
 
  private:
@@ -34,8 +52,8 @@ class DeviceWriter final : public TarVisitor {
 
   const uint32_t granule_;
   const DeviceSink sink_;
+  DevicePlacer placer_;
   GranuleAssembler assembler_;
-  uint64_t end_ = 0;        // of the data placed so far
   size_t current_row_ = 0;  // the row that on_data is filling
 };
 

@@ -201,4 +201,48 @@ Result<std::vector<Digest>> decode_leaves(Bytes raw, const LayerIdent& ident) {
   return leaves;
 }
 
+Buffer encode_chunks(const Digest& toc, const std::vector<Chunk>& chunks) {
+  Buffer out;
+  append(out, toc.bytes);
+  append_varint(out, chunks.size());
+  uint64_t before = 0;
+  for (const auto& chunk : chunks) {
+    append_varint(out, chunk.stored_offset - before);
+    before = chunk.stored_offset;
+  }
+  for (const auto& chunk : chunks) append_varint(out, chunk.inner_offset);
+  for (const auto& chunk : chunks) append_varint(out, chunk.length);
+  for (const auto& chunk : chunks) append(out, chunk.digest.bytes);
+  return out;
+}
+
+Result<ChunkTable> decode_chunks(Bytes raw, const LayerIdent& ident) {
+  Cursor in(raw);
+  ChunkTable table;
+  table.toc = take_digest(in);
+  auto& chunks = table.chunks;
+  chunks.resize(take_count(in, 3 + sizeof(Digest)));
+  for (auto& chunk : chunks) chunk.stored_offset = in.take_varint();
+  for (auto& chunk : chunks) chunk.inner_offset = in.take_varint();
+  for (auto& chunk : chunks) chunk.length = in.take_varint();
+  for (auto& chunk : chunks) chunk.digest = take_digest(in);
+  if (!in.ok() || !in.rest().empty() || table.toc.is_zero()) return corrupt("chunks have a bad size");
+  uint64_t stored = 0, inner_end = 0, plain = 0;
+  for (auto& chunk : chunks) {  // differences become offsets
+    if (chunk.stored_offset > kMaxOffset) return corrupt("chunks: stored offsets");
+    if (chunk.stored_offset > 0) inner_end = 0;  // another member
+    chunk.stored_offset += stored;
+    stored = chunk.stored_offset;
+    if (stored >= ident.stored_end) return corrupt("chunks past the data");
+    if (chunk.length == 0 || chunk.length > kMaxChunk || chunk.inner_offset > kMaxChunk ||
+        chunk.inner_offset < inner_end)
+      return corrupt("chunks: bad sizes");
+    inner_end = chunk.inner_offset + chunk.length;
+    plain += chunk.length;
+    if (plain > ident.tar_size) return corrupt("chunks past the plain stream");
+  }
+  if (plain != ident.tar_size || ident.compression == Compression::kNone) return corrupt("chunks of another layer");
+  return table;
+}
+
 }  // namespace hydrant::image

@@ -18,6 +18,7 @@ enum class SectionId : uint32_t {
   kRows = 5,
   kLeaves = 6,
   kStoredDigests = 7,  // reserved: a digest of each span's stored bytes
+  kChunks = 8,         // of format version 2, instead of spans, windows and leaves
 };
 
 struct SpanTable {
@@ -36,6 +37,13 @@ Result<std::vector<LayoutRow>> decode_rows(Bytes raw, const LayerIdent& ident);
 
 Buffer encode_leaves(const std::vector<Digest>& leaves);
 Result<std::vector<Digest>> decode_leaves(Bytes raw, const LayerIdent& ident);
+
+struct ChunkTable {
+  Digest toc;
+  std::vector<Chunk> chunks;
+};
+Buffer encode_chunks(const Digest& toc, const std::vector<Chunk>& chunks);
+Result<ChunkTable> decode_chunks(Bytes raw, const LayerIdent& ident);
 
 // Every data piece of `files` must stand in a row of its own.
 Buffer encode_files(const FileTable& files, const std::vector<LayoutRow>& rows);

@@ -193,7 +193,7 @@ class LayerBuilder::Pipeline {
     content.checkpoints = std::move(checkpoints_);
     content.windows = std::move(windows_);
     content.files = std::move(writer_.files);
-    content.rows = std::move(writer_.rows);
+    content.rows = std::move(writer_.rows());
     content.leaves = std::move(writer_.leaves);
     return BuiltLayer{.index = encode_layer_index(content),
                       .ident = content.ident,

@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
 #include <map>
 
 #include "base/check.h"
@@ -18,7 +17,7 @@ namespace hydrant::image {
 namespace {
 
 constexpr char kMagic[8] = {'H', 'Y', 'D', 'R', 'L', 'I', 'X', '1'};
-constexpr uint16_t kVersion = 1;
+constexpr uint16_t kVersion = 1, kVersionByChunks = 2;
 constexpr size_t kFixedHeader = 56, kEntrySize = 64, kDigestSize = 32;
 constexpr size_t kMaxSections = 64;
 constexpr uint32_t kStoredRaw = 0, kStoredZstd = 1;
@@ -37,19 +36,36 @@ struct Entry {
   Digest digest;  // of the stored bytes
 };
 
+std::vector<Digest> chunk_digests(const std::vector<Chunk>& chunks) {
+  std::vector<Digest> digests;
+  digests.reserve(chunks.size());
+  for (const auto& chunk : chunks) digests.push_back(chunk.digest);
+  return digests;
+}
+
+Digest root_of(const LayerIdent& ident, const std::vector<Digest>& proofs) {
+  return merkle_root(proofs, {ident.device_size, ident.granule, ident.layout_version});
+}
+
 }  // namespace
 
 Buffer encode_layer_index(const LayerIndexContent& content) {
   Buffer windows;
   for (const auto& window : content.windows) append(windows, window);
-  const std::pair<SectionId, Buffer> sections[] = {
-      {SectionId::kIdent, encode_ident(content.ident)},
-      {SectionId::kSpans, encode_spans(content.checkpoints, content.windows)},
-      {SectionId::kWindows, std::move(windows)},
-      {SectionId::kFiles, encode_files(content.files, content.rows)},
-      {SectionId::kRows, encode_rows(content.rows)},
-      {SectionId::kLeaves, encode_leaves(content.leaves)},
-  };
+  const bool by_chunks = !content.toc.is_zero();
+  std::vector<std::pair<SectionId, Buffer>> sections;
+  sections.emplace_back(SectionId::kIdent, encode_ident(content.ident));
+  if (!by_chunks) {
+    sections.emplace_back(SectionId::kSpans, encode_spans(content.checkpoints, content.windows));
+    sections.emplace_back(SectionId::kWindows, std::move(windows));
+  }
+  sections.emplace_back(SectionId::kFiles, encode_files(content.files, content.rows));
+  sections.emplace_back(SectionId::kRows, encode_rows(content.rows));
+  if (by_chunks) {
+    sections.emplace_back(SectionId::kChunks, encode_chunks(content.toc, content.chunks));
+  } else {
+    sections.emplace_back(SectionId::kLeaves, encode_leaves(content.leaves));
+  }
   Buffer table, body;
   const uint64_t body_offset = kFixedHeader + std::size(sections) * kEntrySize + kDigestSize;
   for (const auto& [id, raw] : sections) {
@@ -71,11 +87,11 @@ Buffer encode_layer_index(const LayerIndexContent& content) {
   const auto& ident = content.ident;
   Buffer out;
   append(out, std::as_bytes(std::span(kMagic)));
-  append_le<uint16_t>(out, kVersion);
+  append_le<uint16_t>(out, by_chunks ? kVersionByChunks : kVersion);
   append_le<uint16_t>(out, uint16_t(std::size(sections)));
   append_le<uint32_t>(out, 0);  // flags
   append_le<uint64_t>(out, body_offset + body.size());
-  append(out, merkle_root(content.leaves, {ident.device_size, ident.granule, ident.layout_version}).bytes);
+  append(out, root_of(ident, by_chunks ? chunk_digests(content.chunks) : content.leaves).bytes);
   append(out, table);
   append(out, sha256(out).bytes);
   append(out, body);
@@ -133,6 +149,7 @@ LayerIndex::~LayerIndex() = default;
 namespace {
 
 struct Header {
+  uint16_t version = 0;
   Digest root;
   std::map<uint32_t, Entry> sections;
 };
@@ -146,9 +163,10 @@ Result<Header> decode_header(Bytes head, uint64_t file_size) {
   const auto flags = in.take<uint32_t>();
   const auto size = in.take<uint64_t>();
   Header header;
+  header.version = version;
   std::ranges::copy(in.take_bytes(kDigestSize), header.root.bytes.begin());
   if (!in.ok() || !std::ranges::equal(magic, std::as_bytes(std::span(kMagic)))) return corrupt("not an index");
-  if (version != kVersion || flags != 0)
+  if (version < kVersion || version > kVersionByChunks || flags != 0)
     return fail(Code::kUnsupported, "layer index: format version " + std::to_string(version));
   if (size != file_size || count > kMaxSections) return corrupt("the file is cut short");
   uint64_t end = kFixedHeader + count * kEntrySize + kDigestSize;
@@ -213,14 +231,15 @@ Result<std::shared_ptr<const LayerIndex>> LayerIndex::load(std::unique_ptr<Store
   constexpr uint64_t kMaxHead = kFixedHeader + kMaxSections * kEntrySize + kDigestSize;
   HYDRANT_TRY(auto head, store->read(0, std::min(store->size(), kMaxHead)));
   HYDRANT_TRY(auto header, decode_header(head, store->size()));
-  std::array<Entry, 7> entries;
-  for (auto id : {SectionId::kIdent, SectionId::kSpans, SectionId::kWindows, SectionId::kFiles, SectionId::kRows,
-                  SectionId::kLeaves}) {
+  auto entry = [&](SectionId id) -> Result<Entry> {
     auto found = header.sections.find(uint32_t(id));
     if (found == header.sections.end()) return corrupt("section " + std::to_string(uint32_t(id)) + " is missing");
-    entries[size_t(id)] = found->second;
-  }
-  auto section = [&](SectionId id) { return store->read_section(entries[size_t(id)]); };
+    return found->second;
+  };
+  auto section = [&](SectionId id) -> Result<Buffer> {
+    HYDRANT_TRY(auto found, entry(id));
+    return store->read_section(found);
+  };
 
   std::shared_ptr<LayerIndex> index(new LayerIndex);
   HYDRANT_TRY(auto ident_bytes, section(SectionId::kIdent));
@@ -228,24 +247,35 @@ Result<std::shared_ptr<const LayerIndex>> LayerIndex::load(std::unique_ptr<Store
   HYDRANT_TRY_VOID(match(index->ident_, expected));
   const LayerIdent& ident = index->ident_;
 
-  const Entry& windows = entries[size_t(SectionId::kWindows)];
-  if (windows.compression != kStoredRaw) return corrupt("windows are compressed as a whole");
-  HYDRANT_TRY(auto span_bytes, section(SectionId::kSpans));
-  HYDRANT_TRY(auto spans, decode_spans(span_bytes, ident, windows.raw_size));
-  index->checkpoints_ = std::move(spans.checkpoints);
-  index->window_ends_ = std::move(spans.window_ends);
+  if (header.version == kVersion) {
+    HYDRANT_TRY(auto windows, entry(SectionId::kWindows));
+    if (windows.compression != kStoredRaw) return corrupt("windows are compressed as a whole");
+    HYDRANT_TRY(auto span_bytes, section(SectionId::kSpans));
+    HYDRANT_TRY(auto spans, decode_spans(span_bytes, ident, windows.raw_size));
+    index->checkpoints_ = std::move(spans.checkpoints);
+    index->window_ends_ = std::move(spans.window_ends);
+    store->windows_offset = windows.offset;
+    HYDRANT_TRY(auto leaf_bytes, section(SectionId::kLeaves));
+    HYDRANT_TRY(index->leaves_, decode_leaves(leaf_bytes, ident));
+    index->root_ = root_of(ident, index->leaves_);
+  } else {
+    HYDRANT_TRY(auto chunk_bytes, section(SectionId::kChunks));
+    HYDRANT_TRY(auto table, decode_chunks(chunk_bytes, ident));
+    index->toc_ = table.toc;
+    index->chunks_ = std::move(table.chunks);
+    index->chunk_ends_.reserve(index->chunks_.size());
+    uint64_t end = 0;
+    for (const auto& chunk : index->chunks_) index->chunk_ends_.push_back(end += chunk.length);
+    index->root_ = root_of(ident, chunk_digests(index->chunks_));
+  }
   HYDRANT_TRY(auto row_bytes, section(SectionId::kRows));
   HYDRANT_TRY(index->rows_, decode_rows(row_bytes, ident));
-  HYDRANT_TRY(auto leaf_bytes, section(SectionId::kLeaves));
-  HYDRANT_TRY(index->leaves_, decode_leaves(leaf_bytes, ident));
-  index->root_ = image::merkle_root(index->leaves_, {ident.device_size, ident.granule, ident.layout_version});
-  if (index->root_ != header.root) return corrupt("the leaves do not match the Merkle root");
-  for (const auto& [id, entry] : header.sections)
+  if (index->root_ != header.root) return corrupt("the digests do not match the Merkle root");
+  HYDRANT_TRY(store->files, entry(SectionId::kFiles));
+  // The others were checked when they were read.
+  for (const auto& [id, found] : header.sections)
     if (id == uint32_t(SectionId::kWindows) || id == uint32_t(SectionId::kFiles) || id > uint32_t(SectionId::kLeaves))
-      HYDRANT_TRY_VOID(store->check_digest(entry));
-
-  store->windows_offset = windows.offset;
-  store->files = entries[size_t(SectionId::kFiles)];
+      HYDRANT_TRY_VOID(store->check_digest(found));
   index->store_ = std::move(store);
   return std::shared_ptr<const LayerIndex>(std::move(index));
 }
@@ -263,6 +293,25 @@ uint64_t widest_span(const std::vector<Checkpoint>& checkpoints, uint64_t stored
     widest = std::max(widest, end - checkpoints[i].stored_offset);
   }
   return widest;
+}
+
+uint64_t widest_span(const std::vector<Chunk>& chunks, uint64_t stored_end) {
+  uint64_t widest = 0, end = stored_end;  // of the member
+  for (auto chunk = chunks.rbegin(); chunk != chunks.rend(); ++chunk) {
+    widest = std::max(widest, end - chunk->stored_offset);
+    if (const auto before = chunk + 1; before != chunks.rend() && before->stored_offset != chunk->stored_offset)
+      end = chunk->stored_offset;
+  }
+  return widest;
+}
+
+uint64_t LayerIndex::widest_span() const {
+  return by_chunks() ? image::widest_span(chunks_, ident_.stored_end)
+                     : image::widest_span(checkpoints_, ident_.stored_end);
+}
+
+size_t LayerIndex::chunk_at(uint64_t plain_offset) const {
+  return size_t(std::upper_bound(chunk_ends_.begin(), chunk_ends_.end(), plain_offset) - chunk_ends_.begin());
 }
 
 size_t LayerIndex::span_at(uint64_t plain_offset) const {

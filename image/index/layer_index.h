@@ -24,10 +24,10 @@ struct LayerIdent {
   Digest digest;             // of the stored blob
   uint64_t stored_size = 0;  // of the stored blob
   std::string media_type;    // as the manifest had it
-  Digest diff_id;            // of the tar
-  uint64_t tar_size = 0;
+  Digest diff_id;            // of the tar; zero in an index by chunks, which proves none
+  uint64_t tar_size = 0;     // by chunks: of their data one behind the other, which offsets of the tar then mean
   Compression compression = Compression::kNone;  // as found, whatever the media type says
-  uint64_t stored_end = 0;                       // of compressed data; padding may follow
+  uint64_t stored_end = 0;                       // of compressed data; padding or a table of contents may follow
   uint64_t device_size = 0;                      // a multiple of 4096
   uint32_t granule = 0;                          // a leaf's device bytes: a power of two, 64 KiB .. 4 MiB
   uint64_t span = 0;                             // plain bytes asked for between checkpoints
@@ -45,6 +45,19 @@ struct LayoutRow {
   bool operator==(const LayoutRow&) const = default;
 };
 
+// What a table of contents says of one stretch of file data: it is entered at the start of a gzip member or zstd frame,
+// and proven by a digest of its own. Several may share a member.
+struct Chunk {
+  uint64_t stored_offset = 0;  // of the member
+  uint64_t inner_offset = 0;   // of the data in what the member yields
+  uint64_t length = 0;         // of the data; never 0
+  Digest digest;               // SHA-256 of the data
+  bool operator==(const Chunk&) const = default;
+};
+
+// A chunk is held in memory until it is proven, with what else its member yields in front of it.
+inline constexpr uint64_t kMaxChunk = 32 << 20;
+
 // What a caller knows of the layer from its manifest and config. Zero digests and an empty optional are not compared.
 struct LayerExpectation {
   Digest digest;
@@ -58,8 +71,9 @@ struct LayerExpectation {
 inline constexpr uint64_t kMaxLazySpan = 32 << 20;  // stored bytes
 inline bool is_lazy(uint64_t widest_span) { return widest_span <= kMaxLazySpan; }
 uint64_t widest_span(const std::vector<Checkpoint>& checkpoints, uint64_t stored_end);
+uint64_t widest_span(const std::vector<Chunk>& chunks, uint64_t stored_end);
 
-// Everything an index holds, for the writer.
+// Everything an index holds, for the writer. An index has checkpoints and leaves, or chunks.
 struct LayerIndexContent {
   LayerIdent ident;
   std::vector<Checkpoint> checkpoints;  // empty for plain tar
@@ -67,6 +81,8 @@ struct LayerIndexContent {
   FileTable files;
   std::vector<LayoutRow> rows;
   std::vector<Digest> leaves;
+  Digest toc{};                 // of the table of contents that the chunks are from; zero: an index by spans
+  std::vector<Chunk> chunks{};  // ascending as they are stored
 };
 
 Buffer encode_layer_index(const LayerIndexContent& content);
@@ -87,13 +103,22 @@ class LayerIndex {
   const std::vector<LayoutRow>& rows() const { return rows_; }
   const std::vector<Digest>& leaves() const { return leaves_; }
 
+  // Of a layer that is read by its table of contents: that one's digest, zero for others, and its chunks. Such an index
+  // has neither spans nor leaves; its rows ascend through the chunks' data, one chunk behind the other.
+  const Digest& toc() const { return toc_; }
+  bool by_chunks() const { return !toc_.is_zero(); }
+  const std::vector<Chunk>& chunks() const { return chunks_; }
+  // Where the chunk's data begins in the plain stream; of chunks().size(): the stream's end.
+  uint64_t chunk_begin(size_t i) const { return i ? chunk_ends_[i - 1] : 0; }
+  size_t chunk_at(uint64_t plain_offset) const;
+
   // Not of a plain tar: spans cut both the stored blob and the tar.
   size_t span_count() const { return checkpoints_.size(); }
   Span span(size_t i) const;
   // The span that holds the plain byte. `plain_offset` < tar_size.
   size_t span_at(uint64_t plain_offset) const;
-  // Stored bytes of the longest one; see is_lazy.
-  uint64_t widest_span() const { return image::widest_span(checkpoints_, ident_.stored_end); }
+  // Stored bytes of the longest one; see is_lazy. By chunks: of the longest member.
+  uint64_t widest_span() const;
   // Decompressed; empty at a member's start.
   Result<Buffer> window(size_t i) const;
 
@@ -111,6 +136,9 @@ class LayerIndex {
   std::vector<uint64_t> window_ends_;  // in the windows section
   std::vector<LayoutRow> rows_;
   std::vector<Digest> leaves_;
+  Digest toc_;
+  std::vector<Chunk> chunks_;
+  std::vector<uint64_t> chunk_ends_;  // in the plain stream
   std::unique_ptr<Store> store_;
 };
 

@@ -108,6 +108,63 @@ TEST(LayerIndex, TheGoldenFileStaysReadable) {
   EXPECT_EQ((*loaded)->rows(), sample().rows);
 }
 
+// The same layer by a table of contents: two members, the first shared by three chunks.
+LayerIndexContent sample_by_chunks() {
+  LayerIndexContent content = sample();
+  content.ident.diff_id = {};
+  content.ident.tar_size = 160'010;
+  content.ident.span = 0;
+  content.checkpoints.clear();
+  content.windows.clear();
+  content.leaves.clear();
+  content.rows = {{0, 0, 70'000}, {73'728, 70'000, 10}, {77'824 + 100, 70'010, 90'000}};
+  content.toc = sha256(as_bytes("table"));
+  content.chunks = {{100, 512, 50'000, sha256(as_bytes("a"))},
+                    {100, 50'512, 20'000, sha256(as_bytes("b"))},
+                    {100, 71'000, 10, sha256(as_bytes("c"))},
+                    {3000, 0, 90'000, sha256(as_bytes("d"))}};
+  return content;
+}
+
+TEST(LayerIndex, ByChunksItGivesBackWhatWasPutIn) {
+  const auto content = sample_by_chunks();
+  auto golden = read_file(HYDRANT_TESTDATA "/layer-index-v2.bin");
+  ASSERT_TRUE(golden) << golden.error().what;
+  for (const Buffer& bytes : {encode_layer_index(content), to_buffer(as_bytes(*golden))}) {
+    auto loaded = LayerIndex::load(bytes, {});
+    ASSERT_TRUE(loaded) << loaded.error().what;
+    const LayerIndex& index = **loaded;
+    EXPECT_EQ(index.ident(), content.ident);
+    EXPECT_EQ(index.toc(), content.toc);
+    EXPECT_EQ(index.chunks(), content.chunks);
+    EXPECT_EQ(index.rows(), content.rows);
+    EXPECT_EQ(*index.files(), content.files);
+    EXPECT_EQ(index.widest_span(), 2900U);
+    EXPECT_EQ(index.chunk_at(69'999), 1U);
+    EXPECT_EQ(index.chunk_at(70'000), 2U);
+    EXPECT_EQ(index.chunk_begin(3), 70'010U);
+    EXPECT_EQ(index.chunk_begin(4), 160'010U);
+  }
+}
+
+TEST(LayerIndex, ChunksThatCannotBeAreRefused) {
+  const auto refused = [](auto change) {
+    auto content = sample_by_chunks();
+    change(content);
+    auto loaded = LayerIndex::load(encode_layer_index(content), {});
+    return !loaded && loaded.error().code == Code::kCorrupt;
+  };
+  EXPECT_FALSE(refused([](LayerIndexContent&) {}));
+  EXPECT_TRUE(refused([](LayerIndexContent& c) { c.chunks.pop_back(); }));
+  EXPECT_TRUE(refused([](LayerIndexContent& c) { c.chunks[3].stored_offset = c.ident.stored_end; }));
+  EXPECT_TRUE(refused([](LayerIndexContent& c) { c.chunks[3].length += 1; }));
+  EXPECT_TRUE(refused([](LayerIndexContent& c) { c.chunks[1].inner_offset = 50'511; }));
+  EXPECT_TRUE(refused([](LayerIndexContent& c) { c.chunks[0].length = 0; }));
+  EXPECT_TRUE(refused([](LayerIndexContent& c) { c.chunks[3].inner_offset = kMaxChunk + 1; }));
+  EXPECT_TRUE(refused([](LayerIndexContent& c) { c.chunks[3].stored_offset = 99; }));
+  EXPECT_TRUE(refused([](LayerIndexContent& c) { c.ident.compression = Compression::kNone; }));
+}
+
 TEST(LayerIndex, FilesCanBeServedFromDisk) {
   std::string dir = "/tmp/hydrant-index-XXXXXX";
   ASSERT_TRUE(mkdtemp(dir.data()));

@@ -20,10 +20,10 @@ class LayerLayout final : public Layout {
 
  private:
   class Decoding;
-  ByteRange tar_range(ByteRange device) const;
-  ByteRange completed_by(ByteRange tar) const;
-
   std::shared_ptr<const LayerIndex> index_;
 };
+
+// What suits the index: by spans or by chunks.
+std::shared_ptr<const Layout> make_layout(std::shared_ptr<const LayerIndex> index);
 
 }  // namespace hydrant::image

@@ -75,25 +75,6 @@ int base64_digit(char c) {
   return -1;
 }
 
-// With padding or, as libarchive writes it, without.
-std::optional<std::string> base64_decode(std::string_view text) {
-  while (text.ends_with('=')) text.remove_suffix(1);
-  if (text.size() % 4 == 1) return std::nullopt;
-  std::string out;
-  uint32_t bits = 0;
-  int held = 0;
-  for (char c : text) {
-    int digit = base64_digit(c);
-    if (digit < 0) return std::nullopt;
-    bits = bits << 6 | digit;
-    held += 6;
-    if (held < 8) continue;
-    held -= 8;
-    out += static_cast<char>(bits >> held);
-  }
-  return out;
-}
-
 // "offset,length,offset,length…"
 bool parse_map(std::string_view text, std::vector<SparseRun>& runs) {
   runs.clear();
@@ -196,6 +177,24 @@ Result<> set(std::string_view key, std::string_view value, PaxScope scope, PaxVa
 }
 
 }  // namespace
+
+std::optional<std::string> base64_decode(std::string_view text) {
+  while (text.ends_with('=')) text.remove_suffix(1);
+  if (text.size() % 4 == 1) return std::nullopt;
+  std::string out;
+  uint32_t bits = 0;
+  int held = 0;
+  for (char c : text) {
+    int digit = base64_digit(c);
+    if (digit < 0) return std::nullopt;
+    bits = bits << 6 | digit;
+    held += 6;
+    if (held < 8) continue;
+    held -= 8;
+    out += static_cast<char>(bits >> held);
+  }
+  return out;
+}
 
 std::optional<uint64_t> parse_decimal(std::string_view text) {
   if (text.empty()) return std::nullopt;

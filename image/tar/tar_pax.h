@@ -48,4 +48,7 @@ Result<> decode_pax(Bytes bytes, PaxScope scope, PaxValues& values);
 // Decimal digits alone; nothing past 63 bits.
 std::optional<uint64_t> parse_decimal(std::string_view text);
 
+// With padding or, as libarchive writes it, without.
+std::optional<std::string> base64_decode(std::string_view text);
+
 }  // namespace hydrant::image
