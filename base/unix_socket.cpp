@@ -3,7 +3,6 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 
 #include <cerrno>
@@ -100,10 +99,14 @@ bool wait_fd(int fd, short events, Deadline deadline) {
 int64_t send_packet(int socket, Bytes head, Bytes body, std::span<const int> fds) {
   iovec parts[2] = {{const_cast<std::byte*>(head.data()), head.size()},
                     {const_cast<std::byte*>(body.data()), body.size()}};
+  return send_parts(socket, std::span(parts, body.empty() ? 1 : 2), fds);
+}
+
+int64_t send_parts(int socket, std::span<const iovec> parts, std::span<const int> fds) {
   alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int) * kMaxPassedFds)];
   msghdr message{};
-  message.msg_iov = parts;
-  message.msg_iovlen = body.empty() ? 1 : 2;
+  message.msg_iov = const_cast<iovec*>(parts.data());
+  message.msg_iovlen = parts.size();
   if (fds.size() > kMaxPassedFds) return -EINVAL;
   if (!fds.empty()) {
     message.msg_control = control;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include <array>
 #include <span>
@@ -53,6 +54,8 @@ struct Packet {
 // block). Neither waits. A send to a closed peer is -EPIPE, never a signal.
 // `head` and `body` go out as one message; either may be empty, not both.
 int64_t send_packet(int socket, Bytes head, Bytes body = {}, std::span<const int> fds = {});
+// The same for a message in many parts.
+int64_t send_parts(int socket, std::span<const iovec> parts, std::span<const int> fds = {});
 // 0 is the end of the connection (or an empty message, which no protocol of ours has).
 int64_t receive_packet(int socket, MutableBytes out, Packet* packet);
 

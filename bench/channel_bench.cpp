@@ -49,6 +49,7 @@ class Setup {
   // Asks for `count` reads and waits for their completions.
   void ask(uint64_t count) {
     uint64_t target = object_->completions + count;
+    channel_->waiting_reads = count;
     for (uint64_t i = 0; i < count; ++i) channel_->push_read(next_msg_++, {0, fill_});
     for (uint64_t seen; (seen = object_->completions) < target;) object_->completions.wait(seen);
   }
@@ -57,9 +58,16 @@ class Setup {
   Result<fetch::Request> next() { return control_->next(Deadline::after(std::chrono::seconds(60))); }
   void serve() {
     Buffer data(fill_);
-    while (auto request = next()) {
-      uint32_t msg_id = std::get<fetch::ReadRequest>(*request).msg_id;
-      handles_[msg_id % handles_.size()]->fill_and_complete(data, 0, msg_id);
+    std::vector<fetch::Request> requests;
+    std::vector<fetch::Fill> fills;
+    while (control_->next_some(requests, 64, Deadline::after(std::chrono::seconds(60)))) {
+      for (auto& request : requests) {
+        uint32_t msg_id = std::get<fetch::ReadRequest>(request).msg_id;
+        fills.push_back({handles_[msg_id % handles_.size()].get(), data, 0, msg_id});
+      }
+      control_->fill_all(fills);
+      requests.clear();
+      fills.clear();
     }
   }
 

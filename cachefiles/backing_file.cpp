@@ -70,19 +70,26 @@ bool BackingFile::complete(uint64_t size) const {
   return !has_unsaved() && present({0, size});
 }
 
-int64_t BackingFile::write(Disk& disk, Bytes bytes, uint64_t offset) {
-  if (bytes.empty()) return 0;
-  auto range = make_range(offset, bytes.size());
+int64_t BackingFile::write(Disk& disk, std::span<const Bytes> pieces, uint64_t offset) {
+  std::array<struct iovec, 65> parts;
+  int count = 0;
+  uint64_t size = 0;
+  for (Bytes piece : pieces) {
+    if (piece.empty()) continue;
+    parts[size_t(count++)] = {const_cast<std::byte*>(piece.data()), piece.size()};
+    size += piece.size();
+  }
+  if (size == 0) return 0;
+  auto range = make_range(offset, size);
   if (!range || range->end > ContentMap::kBlocks * kBlockSize) return -EFBIG;
   if (int err = inject_write()) return err;
   auto fd = open();
   if (!fd) return fd.error();
   // The rest of the last block is part of the write: a block is whole or not there at all.
   uint64_t padding = round_up(range->end, kBlockSize) - range->end;
-  struct iovec parts[2] = {{const_cast<std::byte*>(bytes.data()), bytes.size()},
-                           {const_cast<std::byte*>(kZeros.data()), padding}};
+  if (padding) parts[size_t(count++)] = {const_cast<std::byte*>(kZeros.data()), padding};
   uint64_t failures = failures_.load(std::memory_order_acquire);
-  ssize_t done = disk.write(fd.get(), parts, padding ? 2 : 1, static_cast<off_t>(offset));
+  ssize_t done = disk.write(fd.get(), parts.data(), count, static_cast<off_t>(offset));
   if (done < 0) return done;
   uint64_t whole = static_cast<uint64_t>(done) / kBlockSize;
   if (presence_ == Presence::kContentMap) {
@@ -91,7 +98,7 @@ int64_t BackingFile::write(Disk& disk, Bytes bytes, uint64_t offset) {
     map_.set_present(offset / kBlockSize, offset / kBlockSize + whole);
   }
   touch();
-  return std::min<int64_t>(done, static_cast<int64_t>(bytes.size()));
+  return std::min<int64_t>(done, static_cast<int64_t>(size));
 }
 
 int BackingFile::punch(ByteRange range) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 
 #include "base/byte_range.h"
 #include "cachefiles/content_map.h"
@@ -42,7 +43,9 @@ class BackingFile {
   // Writes the bytes and pads the last block with zeros, then sets the bits of the blocks that were written whole.
   // Byte count of `bytes` written or -errno. `offset` is block aligned. -ENOBUFS: a sync failed meanwhile and may have
   // lost the bytes; nothing is present that was not before, and the caller writes again.
-  int64_t write(Disk& disk, Bytes bytes, uint64_t offset);
+  int64_t write(Disk& disk, Bytes bytes, uint64_t offset) { return write(disk, {&bytes, 1}, offset); }
+  // The same for bytes that lie apart: at most 64 pieces.
+  int64_t write(Disk& disk, std::span<const Bytes> pieces, uint64_t offset);
 
   // Gives the blocks of an aligned range back. 0 or -errno.
   int punch(ByteRange range);

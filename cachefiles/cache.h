@@ -77,6 +77,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
   int64_t read(size_t buffer_size, Receiver& receiver);
   unsigned poll() const;
   int read_complete(const Object& object, uint32_t id);
+  // Of those fills that were written whole and name a READ.
+  void read_complete(const Object& object, std::span<Handle::Fill> fills);
   // Spec 6.3. On failure the request was not queued and its callback not called.
   int send(const RequestPtr& request);
   RequestTable& requests() { return requests_; }

@@ -91,7 +91,8 @@ TEST_F(Descriptor, AnotherFileUnderTheNameIsAnErrorAndNeverItsBytes) {
   close_all_but(objects, 1);
   std::string path = path_of(objects[0]), aside = dir.path() + "/aside";
   std::filesystem::rename(path, aside);
-  ASSERT_EQ(::system(("cp -a --attributes-only " + aside + " " + path + " && yes | head -c 8192 >> " + path).c_str()), 0);
+  ASSERT_EQ(::system(("cp -a --attributes-only " + aside + " " + path + " && yes | head -c 8192 >> " + path).c_str()),
+            0);
   char byte;
   auto read = [&] { return objects[0].cookie->read(std::as_writable_bytes(std::span(&byte, 1)), 0); };
   EXPECT_EQ(read(), -ESTALE);
@@ -112,7 +113,7 @@ TEST_F(Descriptor, AReusedInodeNumberIsAnotherFile) {
   ASSERT_TRUE(engine().flush());
   close_all_but(objects, 1);
   std::string path = path_of(objects[0]);
-  struct stat before, after {};
+  struct stat before, after{};
   ASSERT_EQ(::stat(path.c_str(), &before), 0);
   ASSERT_EQ(::unlink(path.c_str()), 0);
   std::vector<Fd> others;

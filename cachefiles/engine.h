@@ -7,8 +7,11 @@
 // Normative behaviour: docs/cachefiles.md. One Engine stands for one kernel: one channel slot, one registry of caches.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -61,6 +64,16 @@ class Handle {
   virtual int64_t write(Bytes bytes) = 0;                     // at the handle's own position
   virtual int64_t lseek(int64_t offset, int whence) = 0;      // on the backing file; new position or -errno
   virtual int ioctl(uint32_t number, uint64_t argument) = 0;  // READ_COMPLETE: argument is the msg_id
+
+  struct Fill {
+    Bytes bytes;
+    uint64_t offset = 0;
+    std::optional<uint32_t> msg_id{};  // completed once everything was written
+    int64_t written = 0;               // as pwrite's result
+    int completion = -ECANCELED;       // as ioctl's result
+  };
+  // pwrite and READ_COMPLETE of each, as if one by one: neighbours may be written in one go.
+  virtual void fill(std::span<Fill> fills);
 };
 
 // Where a control read puts what it got: the memory and the descriptor table of the reading task.
@@ -84,6 +97,8 @@ class Channel {
   // At most one message; 0 when nothing is deliverable now; never blocks.
   virtual int64_t read(size_t buffer_size, Receiver& receiver) = 0;
   virtual unsigned poll() = 0;  // EPOLLIN | EPOLLOUT
+  // About how many requests wait, delivered or not: where there are many, a message more can wait for company.
+  virtual size_t backlog() const { return 0; }
   // Called (from any thread, no engine lock held) whenever poll() may have changed. Replaces the earlier one, which may
   // still be running in another thread when this returns.
   virtual void on_wake(UniqueFunction<void()> wake) = 0;

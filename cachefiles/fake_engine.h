@@ -128,6 +128,9 @@ class FakeChannel final : public Channel {
     wake_ = std::move(shared);
   }
 
+  size_t backlog() const override { return waiting_reads; }
+  std::atomic<size_t> waiting_reads{0};  // what backlog() says
+
   void push_open(uint32_t msg_id, std::shared_ptr<FakeObject> object, std::string_view key = "key") {
     push({proto::encode_open({msg_id, msg_id + 1}, "erofs,test", as_bytes(key), 77), std::move(object)});
   }

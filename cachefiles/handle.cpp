@@ -2,6 +2,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+
 #include "cachefiles/backing_file.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/engine_impl.h"
@@ -9,6 +12,21 @@
 #include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
+namespace {
+
+// Of one write that several fills share.
+constexpr size_t kMostParts = 64;
+constexpr uint64_t kMostBytes = 1 << 20;
+
+}  // namespace
+
+void Handle::fill(std::span<Fill> fills) {
+  for (auto& each : fills) {
+    each.written = pwrite(each.bytes, each.offset);
+    if (each.msg_id && each.written == static_cast<int64_t>(each.bytes.size()))
+      each.completion = ioctl(proto::kReadComplete, *each.msg_id);
+  }
+}
 
 HandleImpl::HandleImpl(std::shared_ptr<Object> object, int32_t id) : object_(std::move(object)), id_(id) {
   object_->cache().pin();
@@ -22,24 +40,54 @@ HandleImpl::~HandleImpl() {
   cache.unpin();
 }
 
-int64_t HandleImpl::pwrite(Bytes bytes, uint64_t offset) {
+int64_t HandleImpl::pwrite(Bytes bytes, uint64_t offset) { return write_parts({&bytes, 1}, offset, bytes.size()); }
+
+int64_t HandleImpl::write_parts(std::span<const Bytes> parts, uint64_t offset, uint64_t size) {
   // The kernel rounds such an offset down and misplaces the bytes (E3).
   if (offset % kBlockSize != 0) return -ENOBUFS;
   auto file = object_->file();
   if (!file) return -ENOBUFS;
   Cache& cache = object_->cache();
-  uint64_t size = round_up(bytes.size(), kBlockSize);
-  trace::event(
-      trace::Point::kFdWrite,
-      {{"object", object_->debug_id()}, {"inode", file->id().inode}, {"start", offset}, {"len", bytes.size()}});
+  uint64_t rounded = round_up(size, kBlockSize);
+  trace::event(trace::Point::kFdWrite,
+               {{"object", object_->debug_id()}, {"inode", file->id().inode}, {"start", offset}, {"len", size}});
   ++cache.engine().counters().writes;
-  if (cache.check_space(0, size, Cache::Reason::kWrite)) return -ENOBUFS;
-  auto blocks = static_cast<int64_t>(size / cache.block_size());
+  if (cache.check_space(0, rounded, Cache::Reason::kWrite)) return -ENOBUFS;
+  auto blocks = static_cast<int64_t>(rounded / cache.block_size());
   cache.count_writing(blocks);
-  int64_t done = file->write(cache.disk(), bytes, offset);
+  int64_t done = file->write(cache.disk(), parts, offset);
   cache.count_writing(-blocks);
   if (done > 0 && file->claim_saving()) cache.remember_unsaved(object_);
   return done;
+}
+
+void HandleImpl::fill(std::span<Fill> fills) {
+  std::array<Bytes, kMostParts> parts;
+  for (size_t begin = 0, end; begin < fills.size(); begin = end) {
+    // What follows without a gap goes with it: all but the last are whole blocks then.
+    uint64_t size = 0;
+    for (end = begin; end < fills.size() && end - begin < kMostParts; ++end) {
+      const Fill& next = fills[end];
+      if (end > begin && (size % kBlockSize != 0 || next.offset != fills[begin].offset + size ||
+                          size + next.bytes.size() > kMostBytes || next.bytes.empty()))
+        break;
+      parts[end - begin] = next.bytes;
+      size += next.bytes.size();
+    }
+    int64_t done = write_parts({parts.data(), end - begin}, fills[begin].offset, size);
+    bool alone = end - begin == 1;
+    for (auto& each : fills.subspan(begin, end - begin)) {
+      auto whole = static_cast<int64_t>(each.bytes.size());
+      // What was too much together may do by itself; what stands behind a short write gets a write of its own.
+      if (!alone && done <= 0) {
+        each.written = pwrite(each.bytes, each.offset);
+      } else {
+        each.written = std::min(done, whole);
+        done -= std::max<int64_t>(each.written, 0);
+      }
+    }
+    object_->cache().read_complete(*object_, fills.subspan(begin, end - begin));
+  }
 }
 
 int64_t HandleImpl::write(Bytes bytes) {
@@ -70,6 +118,7 @@ ChannelImpl::~ChannelImpl() { cache_->channel_released(); }
 int64_t ChannelImpl::write(Bytes command, const Caller& caller) { return cache_->command(command, caller); }
 int64_t ChannelImpl::read(size_t buffer_size, Receiver& receiver) { return cache_->read(buffer_size, receiver); }
 unsigned ChannelImpl::poll() { return cache_->poll(); }
+size_t ChannelImpl::backlog() const { return cache_->requests().size(); }
 void ChannelImpl::on_wake(UniqueFunction<void()> wake) { cache_->on_wake(std::move(wake)); }
 
 }  // namespace hydrant::cachefiles

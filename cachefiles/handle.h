@@ -22,8 +22,12 @@ class HandleImpl final : public Handle {
   int64_t write(Bytes bytes) override;
   int64_t lseek(int64_t offset, int whence) override;
   int ioctl(uint32_t number, uint64_t argument) override;
+  void fill(std::span<Fill> fills) override;
 
  private:
+  // Bytes that follow each other at `offset`, and how many of them.
+  int64_t write_parts(std::span<const Bytes> parts, uint64_t offset, uint64_t size);
+
   const std::shared_ptr<Object> object_;
   const int32_t id_;
   std::mutex position_mutex_;  // one plain write at a time, as a file's position lock
@@ -38,6 +42,7 @@ class ChannelImpl final : public Channel {
   int64_t write(Bytes command, const Caller& caller) override;
   int64_t read(size_t buffer_size, Receiver& receiver) override;
   unsigned poll() override;
+  size_t backlog() const override;
   void on_wake(UniqueFunction<void()> wake) override;
 
  private:

@@ -79,7 +79,8 @@ int Object::open_existing(int directory, const struct stat& stat) {
     cache_->in_use().unmark(id);
     return err;
   }
-  found_ = std::make_shared<BackingFile>(cache_->engine().descriptors(), std::move(fd), id, cache_->presence(), cache_->block_size());
+  found_ = std::make_shared<BackingFile>(cache_->engine().descriptors(), std::move(fd), id, cache_->presence(),
+                                         cache_->block_size());
   existing_ = true;
   return 0;
 }
@@ -108,7 +109,8 @@ int Object::create_file() {
   trace::event(Point::kTmpfile, {{"object", debug_id_}, {"inode", id.inode}});
   if (!cache_->in_use().mark(id)) return -EBUSY;
   trace::event(Point::kMarkActive, {{"object", debug_id_}, {"inode", id.inode}});
-  found_ = std::make_shared<BackingFile>(cache_->engine().descriptors(), std::move(fd), id, cache_->presence(), cache_->block_size());
+  found_ = std::make_shared<BackingFile>(cache_->engine().descriptors(), std::move(fd), id, cache_->presence(),
+                                         cache_->block_size());
   return found_->make_identity();
 }
 

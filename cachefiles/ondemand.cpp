@@ -1,6 +1,9 @@
 // The on-demand protocol on the control channel: delivery, answers, poll (spec 2.4, 2.6, 3.6, 5, 6).
 #include <sys/epoll.h>
 
+#include <array>
+
+#include "base/check.h"
 #include "base/log.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/commands.h"
@@ -121,6 +124,26 @@ int Cache::read_complete(const Object& object, uint32_t id) {
   trace::event(trace::Point::kCread, {{"object", object.debug_id()}, {"msg_id", id}});
   request->complete(0);
   return 0;
+}
+
+void Cache::read_complete(const Object& object, std::span<Handle::Fill> fills) {
+  std::array<RequestPtr, 64> completed;
+  HYDRANT_CHECK(fills.size() <= completed.size(), "fills are completed in the portions that they are written in");
+  requests_.answer_reads(
+      fills.size(), object,
+      [&](size_t i) {
+        bool whole = fills[i].written == static_cast<int64_t>(fills[i].bytes.size());
+        return whole ? fills[i].msg_id : std::nullopt;
+      },
+      [&](size_t i, RequestPtr request) {
+        fills[i].completion = !has(kOnDemand) ? -EOPNOTSUPP : request ? 0 : -EINVAL;
+        completed[i] = std::move(request);
+      });
+  for (size_t i = 0; i < fills.size(); ++i) {
+    if (!completed[i]) continue;
+    trace::event(trace::Point::kCread, {{"object", object.debug_id()}, {"msg_id", *fills[i].msg_id}});
+    completed[i]->complete(0);
+  }
 }
 
 void Cache::on_wake(UniqueFunction<void()> callback) {

@@ -38,6 +38,7 @@ int RequestTable::add(const RequestPtr& request) {
   request->pending = true;
   if (request->reopen) info.reopen_pending = true;
   requests_.emplace(request->id, request);
+  size_.store(requests_.size(), std::memory_order_relaxed);
   info.requests.insert(request->id);
   arm(*request);
   return 0;
@@ -57,6 +58,7 @@ void RequestTable::erase(Request& request) {
   request.object->ondemand.requests.erase(request.id);
   if (request.reopen) request.object->ondemand.reopen_pending = false;
   requests_.erase(request.id);
+  size_.store(requests_.size(), std::memory_order_relaxed);
 }
 
 void RequestTable::arm(Request& request) {
@@ -211,6 +213,10 @@ RequestTable::Answer RequestTable::answer_open(uint64_t id, int64_t size, int pa
 
 RequestPtr RequestTable::answer_read(uint32_t id, const Object& object) {
   std::lock_guard lock(mutex_);
+  return take_read(id, object);
+}
+
+RequestPtr RequestTable::take_read(uint32_t id, const Object& object) {
   auto found = requests_.find(id);
   if (found == requests_.end() || found->second->opcode != Opcode::kRead || found->second->object.get() != &object)
     return nullptr;
@@ -280,11 +286,6 @@ std::vector<RequestPtr> RequestTable::drop(Object& object) {
   for (uint32_t id : object.ondemand.requests) out.push_back(requests_.at(id));
   for (auto& request : out) erase(*request);
   return out;
-}
-
-size_t RequestTable::size() const {
-  std::lock_guard lock(mutex_);
-  return requests_.size();
 }
 
 }  // namespace hydrant::cachefiles

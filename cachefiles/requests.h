@@ -5,6 +5,7 @@
 // Exactly once: whoever takes a request out of the table owns its completion, and completes it after unlocking.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -92,6 +93,13 @@ class RequestTable {
                      UniqueFunction<int(const Request&, uint64_t)> take_size);
   // Spec 6.2 step 3; null: -EINVAL.
   RequestPtr answer_read(uint32_t id, const Object& object);
+  // The same for several, with one lock: calls `found(index, request)` under it for each of `count` ids.
+  template <class IdOf, class Found>
+  void answer_reads(size_t count, const Object& object, IdOf id_of, Found found) {
+    std::lock_guard lock(mutex_);
+    for (size_t i = 0; i < count; ++i)
+      if (auto id = id_of(i)) found(i, take_read(*id, object));
+  }
   // What follows the end of a reopen's OPEN. READs to complete with -EIO; `again`: queue another OPEN.
   std::vector<RequestPtr> reopen_finished(Object& object, int result, bool* again);
   bool object_open(const Object& object) const;
@@ -104,10 +112,11 @@ class RequestTable {
   std::vector<RequestPtr> flush();
   // DROPPING, and everything of the object, for -EIO.
   std::vector<RequestPtr> drop(Object& object);
-  size_t size() const;
+  size_t size() const { return size_.load(std::memory_order_relaxed); }
 
  private:
   // All under mutex_.
+  RequestPtr take_read(uint32_t id, const Object& object);
   void erase(Request& request);
   void arm(Request& request);    // NEW: deliverable unless its object reopens
   void unblock(Object& object);  // its NEW READs become deliverable again
@@ -120,6 +129,7 @@ class RequestTable {
   uint32_t cursor_ = 0;
   int32_t next_object_id_ = 1;
   std::unordered_map<uint32_t, RequestPtr> requests_;
+  std::atomic<size_t> size_{0};  // of requests_; a hint to whoever has no lock
   // NEW requests but READs of reopening objects: what a scan has to look at, in its order.
   std::set<uint32_t> deliverable_;
   std::set<int32_t> object_ids_;

@@ -115,55 +115,64 @@ void ChannelServer::readable(const SessionPtr& held, EventLoop::Events events) {
     int64_t size = receive_packet(session->socket.get(), buffer_, &packet);
     if (size == -EAGAIN) break;
     if (size <= 0) return close(session, CloseReason::kPeer);
-    handle_frame(session, MutableBytes(buffer_).first(packet.size), packet);
+    if (packet.truncated) return close(session, CloseReason::kMalformed);
+    Bytes rest = Bytes(buffer_).first(packet.size);
+    // A descriptor belongs to the first frame of its message.
+    for (; !rest.empty() && !session->front.closing; packet = {}) {
+      auto frame = session->has_lanes() ? ch::take_frame(rest) : ch::decode_frame(std::exchange(rest, {}));
+      if (!frame) return close(session, CloseReason::kMalformed);
+      handle_frame(session, *frame, packet);
+    }
   }
   // A client that went away without taking its answers.
   if (!session->front.closing && session->congested() && (events & (EPOLLHUP | EPOLLERR)))
     close(session, CloseReason::kPeer);
 }
 
-void ChannelServer::handle_frame(const SessionPtr& session, MutableBytes message, Packet& packet) {
-  auto frame = packet.truncated ? std::nullopt : ch::decode_frame(message);
-  if (!frame) return close(session, CloseReason::kMalformed);
-  auto op = frame->header.op;
-  uint64_t tag = frame->header.tag;
-  bool wait = frame->header.flags & ch::kWait;
-  if (packet.fd_count != (op == ch::Op::kCwd || op == ch::Op::kWindow ? 1u : 0u))
+void ChannelServer::handle_frame(const SessionPtr& session, const ch::Frame& frame, Packet& packet) {
+  auto op = frame.header.op;
+  uint64_t tag = frame.header.tag;
+  bool wait = frame.header.flags & ch::kWait;
+  if (packet.fd_count != (op == ch::Op::kCwd || op == ch::Op::kWindow || op == ch::Op::kLane ? 1u : 0u))
     return close(session, CloseReason::kDescriptors);
-  if (op == ch::Op::kDevice || op == ch::Op::kHold) return device(session, *frame);
+  if (op == ch::Op::kDevice || op == ch::Op::kHold) return device(session, frame);
   if (session->front.ready == (op == ch::Op::kHello) || session->front.queued)
     return close(session, CloseReason::kDisorder);
   switch (op) {
-    case ch::Op::kHello: return hello(session, *frame);
+    case ch::Op::kHello: return hello(session, frame);
     case ch::Op::kWrite: {
-      auto command = ch::decode_bytes(*frame);
+      auto command = ch::decode_bytes(frame);
       if (!command) break;
       cachefiles::Caller caller{.sys_admin = true, .cwd = session->front.cwd ? session->front.cwd.get() : AT_FDCWD};
       return session->answer(ch::encode_answer(op, tag, session->channel()->write(*command, caller)));
     }
     case ch::Op::kRead: {
-      auto read = ch::decode_read(*frame);
+      auto read = ch::decode_read(frame);
       if (!read) break;
       return session->read(tag, *read, wait) ? void() : close(session, CloseReason::kFlood);
     }
     case ch::Op::kPoll: {
-      auto poll = ch::decode_poll(*frame);
+      auto poll = ch::decode_poll(frame);
       if (!poll) break;
       return session->poll(tag, *poll, wait) ? void() : close(session, CloseReason::kFlood);
     }
     case ch::Op::kCwd: {
-      if (!ch::decode_empty(*frame)) break;
+      if (!ch::decode_empty(frame)) break;
       int result = check_directory(packet.fds[0].get());
       if (result == 0) session->front.cwd = std::move(packet.fds[0]);
       return session->answer(ch::encode_answer(op, tag, result));
     }
     case ch::Op::kWindow: {
-      auto window = ch::decode_window(*frame);
+      auto window = ch::decode_window(frame);
       if (!window) break;
       return session->answer(ch::encode_answer(op, tag, session->windows().add(window->id, std::move(packet.fds[0]))));
     }
+    case ch::Op::kLane: {
+      if (!ch::decode_empty(frame)) break;
+      return session->answer(ch::encode_answer(op, tag, session->add_lane(std::move(packet.fds[0]))));
+    }
     case ch::Op::kCancel: {
-      auto cancel = ch::decode_cancel(*frame);
+      auto cancel = ch::decode_cancel(frame);
       if (!cancel) break;
       return session->cancel(tag, cancel->tag);
     }
@@ -184,11 +193,11 @@ void ChannelServer::hello(const SessionPtr& session, const ch::Frame& frame) {
     return close(session, CloseReason::kDenied);
   }
   if (hello->version != ch::kVersion) return refuse(-EPROTONOSUPPORT);
-  if (hello->mode == ch::Mode::kAttach) return attach(session, tag);
+  if (hello->mode == ch::Mode::kAttach) return attach(session, tag, hello->features);
   std::shared_ptr<cachefiles::Channel> channel;
   int result = engine_.open_channel(cachefiles::Caller{}, &channel);
   if (result) return refuse(result);
-  welcome(session, tag, ch::Mode::kOpen, std::move(channel));
+  welcome(session, tag, {.mode = ch::Mode::kOpen, .features = hello->features}, std::move(channel));
 }
 
 void ChannelServer::device(const SessionPtr& session, const ch::Frame& frame) {
@@ -219,7 +228,7 @@ bool ChannelServer::may_use(const ChannelSession& session) const {
   return session.peer.uid == 0 || session.peer.uid == options_.allowed_uid;
 }
 
-void ChannelServer::attach(const SessionPtr& session, uint64_t tag) {
+void ChannelServer::attach(const SessionPtr& session, uint64_t tag, uint64_t features) {
   auto refuse = [&](int result) { session->answer(ch::encode_answer(ch::Op::kHello, tag, result)); };
   if (!standing_) return refuse(-EOPNOTSUPP);
   if (attached_) {
@@ -227,22 +236,23 @@ void ChannelServer::attach(const SessionPtr& session, uint64_t tag) {
     if (!attached_->front.closing && hung_up(attached_->socket.get())) close(attached_, CloseReason::kPeer);
     if (!attached_->front.closing) return refuse(-EBUSY);
     session->front.queued = true;
-    queued_.push_back({session, tag});
+    queued_.push_back({session, tag, features});
     return;
   }
   attached_ = session;
   attached_flag_.store(true, std::memory_order_relaxed);
   session->front.attached = true;
   log::info("channel.attached", {{"pid", session->peer.pid}, {"uid", session->peer.uid}});
-  welcome(session, tag, ch::Mode::kAttach, standing_);
+  welcome(session, tag, {.mode = ch::Mode::kAttach, .features = features}, standing_);
 }
 
-void ChannelServer::welcome(const SessionPtr& session, uint64_t tag, ch::Mode mode,
+void ChannelServer::welcome(const SessionPtr& session, uint64_t tag, ch::Hello hello,
                             std::shared_ptr<cachefiles::Channel> channel) {
+  hello.features &= ch::kLanes;
   loop_->cancel_timer(session->front.hello_timer);
   channels_.fetch_add(1, std::memory_order_relaxed);
-  session->begin(std::move(channel));
-  session->answer(ch::encode_hello_answer(tag, ch::Hello{.mode = mode}));
+  session->begin(std::move(channel), hello.features & ch::kLanes);
+  session->answer(ch::encode_hello_answer(tag, hello));
 }
 
 void ChannelServer::close(const SessionPtr& session, CloseReason reason) {
@@ -270,7 +280,10 @@ void ChannelServer::session_ended(SessionPtr session) {
     }
     // A dead user daemon's handles end before the next one is let in: it would be handed messages of objects whose
     // handles only the dead one held.
-    handles_->close_all(session->id, [this, session] { loop_->post([this, session] { retired(session); }); });
+    handles_->close_all(session->id, [this, session] {
+      session->drop_handles();
+      loop_->post([this, session] { retired(session); });
+    });
   });
 }
 
@@ -287,7 +300,7 @@ void ChannelServer::retired(const SessionPtr& session) {
   attached_flag_.store(false, std::memory_order_relaxed);
   for (auto queued = std::exchange(queued_, {}); const Hello& hello : queued) {
     hello.session->front.queued = false;
-    if (!hello.session->front.closing) attach(hello.session, hello.tag);
+    if (!hello.session->front.closing) attach(hello.session, hello.tag, hello.features);
   }
 }
 

@@ -57,6 +57,7 @@ class ChannelServer final : private SessionOwner {
   struct Hello {
     SessionPtr session;
     uint64_t tag;
+    uint64_t features;
   };
 
   ChannelServer(cachefiles::Engine& engine, std::shared_ptr<cachefiles::Channel> standing, Fd listener,
@@ -66,12 +67,13 @@ class ChannelServer final : private SessionOwner {
   // All of these run on the loop thread.
   void accept_all();
   void readable(const SessionPtr& session, EventLoop::Events events);
-  void handle_frame(const SessionPtr& session, MutableBytes message, Packet& packet);
+  void handle_frame(const SessionPtr& session, const proto::channel::Frame& frame, Packet& packet);
   void hello(const SessionPtr& session, const proto::channel::Frame& frame);
   // A program written for the kernel asks for a descriptor; the connection is done with then.
   void device(const SessionPtr& session, const proto::channel::Frame& frame);
-  void attach(const SessionPtr& session, uint64_t tag);
-  void welcome(const SessionPtr& session, uint64_t tag, proto::channel::Mode mode,
+  void attach(const SessionPtr& session, uint64_t tag, uint64_t features);
+  // `hello` is what the client asked for.
+  void welcome(const SessionPtr& session, uint64_t tag, proto::channel::Hello hello,
                std::shared_ptr<cachefiles::Channel> channel);
   bool may_use(const ChannelSession& session) const;
   void close(const SessionPtr& session, CloseReason reason);

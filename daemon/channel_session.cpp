@@ -16,20 +16,29 @@ namespace {
 // Messages that one run of the actor delivers before it hands over to the loop: the thread it runs in may be a
 // reader's.
 constexpr unsigned kBudget = 32;
+constexpr unsigned kLoopBudget = 512;
+// With more requests than this under way the user daemon has enough to do: what comes then is sent in company.
+constexpr size_t kFew = 8;
 // Where OPEN carries the descriptor's number (spec 6.1). A number means nothing in another process: the client's
-// library writes its own there.
+// library writes its own there. With lanes it is the handle's number.
 constexpr size_t kOpenFdOffset = 24;
 
 bool full(int64_t sent) { return sent == -EAGAIN || sent == -ENOBUFS || sent == -ENOMEM; }
 
 }  // namespace
 
-void ChannelSession::begin(std::shared_ptr<cachefiles::Channel> channel) {
+void ChannelSession::begin(std::shared_ptr<cachefiles::Channel> channel, bool lanes) {
   channel_ = std::move(channel);
-  channel_->on_wake([self = weak_from_this(), gate = wiring_.gate] {
+  if (lanes) numbered_ = wiring_.handles.numbered();
+  channel_->on_wake([self = weak_from_this(), gate = wiring_.gate, lanes] {
     auto pass = gate->enter();
     if (!pass) return;
-    if (auto session = self.lock()) session->pump();
+    auto session = self.lock();
+    if (!session) return;
+    if (lanes && session->backlog_.load(std::memory_order_relaxed) > kFew)
+      session->pump_later();
+    else
+      session->pump();
   });
   front.ready = true;
 }
@@ -87,16 +96,23 @@ void ChannelSession::end() {
 // The acquire of the first raise sees what the last run released when it lowered the count to 0, so the actor's own
 // members need no lock.
 void ChannelSession::pump() {
-  if (calls_.fetch_add(1, std::memory_order_acq_rel) == 0) act();
+  if (calls_.fetch_add(1, std::memory_order_acq_rel) == 0) act(kBudget);
 }
 
-void ChannelSession::act() {
+void ChannelSession::pump_later() {
+  if (calls_.fetch_add(1, std::memory_order_acq_rel) == 0)
+    wiring_.loop.post([self = shared_from_this()] { self->act(kLoopBudget); });
+}
+
+void ChannelSession::act(unsigned most) {
   for (;;) {
     uint32_t calls = calls_.load(std::memory_order_acquire);
-    unsigned budget = kBudget;
-    if (!step(budget)) {
+    unsigned budget = most;
+    bool drained = step(budget);
+    send_joined();
+    if (!drained) {
       // calls_ stays raised: the actor is ours until the loop has run it.
-      wiring_.loop.post([self = shared_from_this()] { self->act(); });
+      wiring_.loop.post([self = shared_from_this()] { self->act(kLoopBudget); });
       return;
     }
     if (calls_.fetch_sub(calls, std::memory_order_acq_rel) == calls) return;
@@ -114,6 +130,7 @@ bool ChannelSession::step(unsigned& budget) {
   for (const ch::Head& head : taken_.answers) send(head);
   for (const Cancellation& cancellation : taken_.cancellations) cancel_now(cancellation);
   bool drained = deliver_credits(budget);
+  if (channel_) backlog_.store(channel_->backlog(), std::memory_order_relaxed);
   for (const Credit& probe : taken_.probes) {
     waiting_.fetch_sub(1, std::memory_order_relaxed);
     read_once(probe, false);
@@ -178,7 +195,20 @@ bool ChannelSession::read_once(const Credit& credit, bool wait) {
   return true;
 }
 
+int ChannelSession::add_lane(Fd socket) {
+  if (!numbered_ || lanes_ == ch::kMaxLanes) return -EINVAL;
+  int type = 0;
+  socklen_t size = sizeof type;
+  // Messages need a socket that keeps them apart.
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0) return -errno;
+  if (type != SOCK_SEQPACKET) return -EPROTOTYPE;
+  ++lanes_;
+  wiring_.handles.add_lane(std::move(socket), numbered_, windows_, id);
+  return 0;
+}
+
 int ChannelSession::reserve_fd() {
+  if (numbered_) return static_cast<int>(numbered_->reserve());
   auto pair = socket_pair(SocketType::kSeqPacket);
   if (!pair) return -EMFILE;
   pair_ = *std::move(pair);
@@ -187,11 +217,18 @@ int ChannelSession::reserve_fd() {
 
 // In the middle of channel_->read: what we answer decides the request's fate. A client that is gone has taken the
 // message, as a kernel daemon that dies after its read has; `restore` brings it back.
-bool ChannelSession::deliver(Bytes message, std::shared_ptr<cachefiles::Handle> handle, int /*fd*/) {
+bool ChannelSession::deliver(Bytes message, std::shared_ptr<cachefiles::Handle> handle, int fd) {
   if (message.size() > ch::kMaxInline) return false;
   Fd passed;
   Buffer copy;
-  if (handle) {
+  if (handle && numbered_) {
+    numbered_->add(static_cast<uint32_t>(fd), std::move(handle));
+    copy = to_buffer(message);
+    // The engine put it there already; an engine of a test need not have.
+    if (copy.size() >= kOpenFdOffset + sizeof(uint32_t))
+      store_le<uint32_t>(copy.data() + kOpenFdOffset, static_cast<uint32_t>(fd));
+    message = copy;
+  } else if (handle) {
     wiring_.handles.add(std::move(pair_.first), std::move(handle), windows_, id);
     passed = std::move(pair_.second);
     copy = to_buffer(message);
@@ -215,16 +252,31 @@ void ChannelSession::answer_polls() {
 }
 
 void ChannelSession::send(const ch::Head& head, Bytes body, Fd passed) {
+  if (!numbered_) return transmit(head.bytes(), body, std::move(passed));
+  if (joined_.size() + head.bytes().size() + body.size() > ch::kMaxFrame) send_joined();
+  append(joined_, head.bytes());
+  append(joined_, body);
+}
+
+void ChannelSession::send_joined() {
+  if (joined_.empty()) return;
+  if (!ended_) transmit(joined_, {}, {});
+  joined_.clear();
+}
+
+void ChannelSession::transmit(Bytes head, Bytes body, Fd passed) {
   if (unsent_.empty()) {
     int raw = passed.get();
-    int64_t sent = send_packet(socket.get(), head.bytes(), body, std::span(&raw, passed ? 1 : 0));
+    int64_t sent = send_packet(socket.get(), head, body, std::span(&raw, passed ? 1 : 0));
     if (!full(sent)) return lost_if_failed(sent);
     congested_.store(true, std::memory_order_relaxed);
     wiring_.loop.post([self = shared_from_this()] {
       if (!self->front.closing) (void)self->wiring_.loop.modify(self->socket.get(), EPOLLOUT);
     });
   }
-  unsent_.push_back({head, to_buffer(body), std::move(passed)});
+  Buffer message = to_buffer(head);
+  append(message, body);
+  unsent_.push_back({std::move(message), std::move(passed)});
 }
 
 // An answer that cannot be sent ends the connection, for its asker would wait for ever; the loop sees the hang-up.
@@ -237,7 +289,7 @@ void ChannelSession::flush() {
   while (!unsent_.empty()) {
     Outgoing& first = unsent_.front();
     int raw = first.passed.get();
-    int64_t sent = send_packet(socket.get(), first.head.bytes(), first.body, std::span(&raw, first.passed ? 1 : 0));
+    int64_t sent = send_packet(socket.get(), first.message, {}, std::span(&raw, first.passed ? 1 : 0));
     if (full(sent)) return;
     lost_if_failed(sent);
     unsent_.pop_front();

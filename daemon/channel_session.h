@@ -57,11 +57,22 @@ class ChannelSession final : public std::enable_shared_from_this<ChannelSession>
     EventLoop::TimerId hello_timer = 0;
   } front;
   // Before the first request. `channel` is shared with its opener in mode attach.
-  void begin(std::shared_ptr<cachefiles::Channel> channel);
+  // `lanes`: the client has the feature kLanes.
+  void begin(std::shared_ptr<cachefiles::Channel> channel, bool lanes);
   const std::shared_ptr<cachefiles::Channel>& channel() const { return channel_; }
   // Once ended: the last thing that the session had of its channel.
-  std::shared_ptr<cachefiles::Channel> release_channel() { return std::move(channel_); }
+  std::shared_ptr<cachefiles::Channel> release_channel() {
+    numbered_.reset();  // its lanes hold them, if there are any
+    return std::move(channel_);
+  }
   Windows& windows() { return *windows_; }
+  bool has_lanes() const { return numbered_ != nullptr; }  // loop thread
+  // A socket that the client wants to use for its handles. 0 or -errno. Loop thread.
+  int add_lane(Fd socket);
+  // Closes the handles that are numbers. On a thread that may wait for the engine.
+  void drop_handles() {
+    if (numbered_) numbered_->clear();
+  }
 
   // From the loop thread; each ends in pump().
   void answer(const proto::channel::Head& head);
@@ -93,8 +104,7 @@ class ChannelSession final : public std::enable_shared_from_this<ChannelSession>
     uint64_t target;
   };
   struct Outgoing {
-    proto::channel::Head head;
-    Buffer body;
+    Buffer message;
     Fd passed;
   };
   struct Inbox {
@@ -106,8 +116,10 @@ class ChannelSession final : public std::enable_shared_from_this<ChannelSession>
     bool ending = false;
   };
 
+  // As pump, but the loop runs it: for a message that gains by company.
+  void pump_later();
   // The actor. `step` is false when its budget ran out before its work.
-  void act();
+  void act(unsigned most);
   bool step(unsigned& budget);
   void take_inbox();
   void cancel_now(const Cancellation& cancellation);
@@ -115,7 +127,10 @@ class ChannelSession final : public std::enable_shared_from_this<ChannelSession>
   bool read_once(const Credit& credit, bool wait);
   void answer_polls();
   void flush();
+  // With lanes the frame waits for those that go with it into one message, until the end of the step.
   void send(const proto::channel::Head& head, Bytes body = {}, Fd passed = {});
+  void send_joined();
+  void transmit(Bytes head, Bytes body, Fd passed);
   void lost_if_failed(int64_t sent);
   void finish();
 
@@ -125,6 +140,8 @@ class ChannelSession final : public std::enable_shared_from_this<ChannelSession>
 
   Wiring wiring_;
   std::shared_ptr<cachefiles::Channel> channel_;
+  std::shared_ptr<NumberedHandles> numbered_;  // shared with lanes, which may live longer; null without the feature
+  unsigned lanes_ = 0;                         // loop thread
   const std::shared_ptr<Windows> windows_ = std::make_shared<Windows>();  // shared with handles, which may live longer
 
   std::mutex mutex_;  // guards inbox_
@@ -134,14 +151,17 @@ class ChannelSession final : public std::enable_shared_from_this<ChannelSession>
   // Requests that wait, as counted at admission (raised by the loop thread, lowered by the actor).
   std::atomic<uint32_t> waiting_{0};
   std::atomic<bool> congested_{false};
+  std::atomic<size_t> backlog_{0};  // of the channel when the actor last looked; a hint to whoever wakes it
 
   // The actor's own.
   Inbox taken_;
   std::deque<Credit> credits_;
   std::vector<Waiter> polls_;
-  std::deque<Outgoing> unsent_;  // at most one message of the engine; the rest are answers to frames already read
-  std::pair<Fd, Fd> pair_;       // ours and the client's end of a handle that is being delivered
-  uint64_t tag_ = 0;             // of the READ that is being answered
+  Buffer joined_;  // frames of one message to be
+  std::deque<Outgoing>
+      unsent_;              // at most one message with requests of the engine; the rest answers frames already read
+  std::pair<Fd, Fd> pair_;  // ours and the client's end of a handle that is being delivered
+  uint64_t tag_ = 0;        // of the READ that is being answered
   bool delivered_ = false;
   bool ended_ = false;
 };

@@ -64,10 +64,22 @@ HandleServer::~HandleServer() {
 
 void HandleServer::add(Fd socket, std::shared_ptr<cachefiles::Handle> handle, std::shared_ptr<const Windows> windows,
                        uint64_t owner) {
-  count_.fetch_add(1, std::memory_order_relaxed);
+  count_->fetch_add(1, std::memory_order_relaxed);
   Lane& lane = *lanes_[next_lane_.fetch_add(1, std::memory_order_relaxed) % lanes_.size()];
   auto connection = std::make_unique<Connection>();
-  *connection = {std::move(socket), std::move(handle), std::move(windows), owner, ++serials_, {}};
+  *connection = {std::move(socket), std::move(handle), {}, std::move(windows), owner, ++serials_, {}};
+  watch(lane, std::move(connection));
+}
+
+void HandleServer::add_lane(Fd socket, std::shared_ptr<NumberedHandles> handles, std::shared_ptr<const Windows> windows,
+                            uint64_t owner) {
+  Lane& lane = *lanes_[next_lane_.fetch_add(1, std::memory_order_relaxed) % lanes_.size()];
+  auto connection = std::make_unique<Connection>();
+  *connection = {std::move(socket), {}, std::move(handles), std::move(windows), owner, ++serials_, {}};
+  watch(lane, std::move(connection));
+}
+
+void HandleServer::watch(Lane& lane, std::unique_ptr<Connection> connection) {
   lane.loop->post([this, &lane, connection = std::move(connection)]() mutable {
     Connection& added = *connection;
     lane.connections[added.socket.get()] = std::move(connection);
@@ -120,47 +132,59 @@ void HandleServer::on_every_lane(std::function<void(Lane&)> work, UniqueFunction
 
 void HandleServer::ready(Lane& lane, Connection& connection, EventLoop::Events events) {
   int socket = connection.socket.get();
-  if (connection.unsent) {
-    int64_t sent = send_packet(socket, connection.unsent->bytes());
+  while (!connection.unsent.empty()) {
+    int64_t sent = send_packet(socket, connection.unsent.front());
     if (sent == -EAGAIN && !(events & (EPOLLHUP | EPOLLERR))) return;
     if (sent < 0) return close(lane, connection, CloseReason::kPeer);
-    connection.unsent.reset();
+    connection.unsent.pop_front();
+    if (!connection.unsent.empty()) continue;
     if (!lane.loop->modify(socket, EPOLLIN)) return close(lane, connection, CloseReason::kTransport);
   }
-  for (int i = 0; i < kFramesPerTurn; ++i) {
+  for (int i = 0; i < kFramesPerTurn && connection.unsent.empty(); ++i) {
     Packet packet;
     int64_t size = receive_packet(socket, lane.buffer, &packet);
     if (size == -EAGAIN) return;
     if (size <= 0) return close(lane, connection, CloseReason::kPeer);
     if (packet.truncated) return close(lane, connection, CloseReason::kMalformed);
-    if (packet.fd_count != 0) {
-      auto refused = serve_device(lane, connection, Bytes(lane.buffer).first(packet.size), packet);
-      if (refused) return close(lane, connection, *refused);
-      continue;
+    Bytes message = Bytes(lane.buffer).first(packet.size);
+    std::optional<CloseReason> refused;
+    if (connection.handles) {
+      refused = packet.fd_count != 0 ? CloseReason::kDescriptors : serve_lane(lane, connection, message);
+    } else if (packet.fd_count != 0) {
+      refused = serve_device(lane, connection, message, packet);
+    } else if (auto performed = perform(connection, message); !performed) {
+      refused = performed.error();
+    } else if (*performed) {
+      refused = answer(lane, connection, (*performed)->bytes());
     }
-    auto answer = perform(connection, Bytes(lane.buffer).first(packet.size));
-    if (!answer) return close(lane, connection, answer.error());
-    if (!*answer) continue;
-    int64_t sent = send_packet(socket, (*answer)->bytes());
-    if (sent == -EAGAIN) {
-      connection.unsent = **answer;
-      if (!lane.loop->modify(socket, EPOLLOUT)) return close(lane, connection, CloseReason::kTransport);
-      return;
-    }
-    if (sent < 0) return close(lane, connection, CloseReason::kPeer);
+    if (refused) return close(lane, connection, *refused);
   }
+}
+
+std::optional<CloseReason> HandleServer::answer(Lane& lane, Connection& connection, Bytes message) {
+  int64_t sent = connection.unsent.empty() ? send_packet(connection.socket.get(), message) : -EAGAIN;
+  if (sent >= 0) return std::nullopt;
+  if (sent != -EAGAIN) return CloseReason::kPeer;
+  connection.unsent.push_back(to_buffer(message));
+  if (!lane.loop->modify(connection.socket.get(), EPOLLOUT)) return CloseReason::kTransport;
+  return std::nullopt;
 }
 
 tl::expected<std::optional<ch::Head>, CloseReason> HandleServer::perform(Connection& connection, Bytes message) {
   auto frame = ch::decode_frame(message);
   if (!frame) return tl::unexpected(CloseReason::kMalformed);
-  cachefiles::Handle& handle = *connection.handle;
-  const ch::Header& header = frame->header;
+  return perform(*connection.handle, *connection.windows, *frame);
+}
+
+tl::expected<std::optional<ch::Head>, CloseReason> HandleServer::perform(cachefiles::Handle& handle,
+                                                                         const Windows& windows,
+                                                                         const ch::Frame& frame) {
+  const ch::Header& header = frame.header;
   switch (header.op) {
     case ch::Op::kPwrite: {
-      auto pwrite = ch::decode_pwrite(*frame);
+      auto pwrite = ch::decode_pwrite(frame);
       if (!pwrite) break;
-      int64_t written = header.flags & ch::kFromWindow ? pwrite_window(handle, *connection.windows, *pwrite)
+      int64_t written = header.flags & ch::kFromWindow ? pwrite_window(handle, windows, *pwrite)
                                                        : handle.pwrite(pwrite->data, pwrite->offset);
       int32_t completion = -ECANCELED;
       if (header.flags & ch::kComplete && written == int64_t(pwrite->length))
@@ -170,17 +194,17 @@ tl::expected<std::optional<ch::Head>, CloseReason> HandleServer::perform(Connect
                                           : ch::encode_answer(header.op, header.tag, written);
     }
     case ch::Op::kAppend: {
-      auto bytes = ch::decode_bytes(*frame);
+      auto bytes = ch::decode_bytes(frame);
       if (!bytes) break;
       return ch::encode_answer(header.op, header.tag, handle.write(*bytes));
     }
     case ch::Op::kLseek: {
-      auto lseek = ch::decode_lseek(*frame);
+      auto lseek = ch::decode_lseek(frame);
       if (!lseek) break;
       return ch::encode_answer(header.op, header.tag, handle.lseek(lseek->offset, lseek->whence));
     }
     case ch::Op::kIoctl: {
-      auto ioctl = ch::decode_ioctl(*frame);
+      auto ioctl = ch::decode_ioctl(frame);
       if (!ioctl) break;
       return ch::encode_answer(header.op, header.tag, handle.ioctl(ioctl->number, ioctl->argument));
     }
@@ -230,7 +254,7 @@ void HandleServer::closing(Lane& lane, Connection& connection, Fd reply) {
 
 void HandleServer::close(Lane& lane, Connection& connection, CloseReason reason) {
   if (reason != CloseReason::kPeer) counters_->add(reason);
-  count_.fetch_sub(1, std::memory_order_relaxed);
+  if (connection.handle) count_->fetch_sub(1, std::memory_order_relaxed);
   int socket = connection.socket.get();
   lane.loop->remove(socket);
   // Ends the Connection, closes the socket, drops the Handle: the last close of the kernel's anonymous file.

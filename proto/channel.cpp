@@ -18,6 +18,7 @@ bool known(Op op) {
     case Op::kCancel:
     case Op::kDevice:
     case Op::kHold:
+    case Op::kLane:
     case Op::kDeviceRead:
     case Op::kReadiness:
     case Op::kClosing:
@@ -25,7 +26,8 @@ bool known(Op op) {
     case Op::kAppend:
     case Op::kLseek:
     case Op::kIoctl:
-    case Op::kWriteMemory: return true;
+    case Op::kWriteMemory:
+    case Op::kDrop: return true;
   }
   return false;
 }
@@ -84,6 +86,14 @@ std::optional<Frame> decode_frame(Bytes message) {
   frame.payload = cursor.rest();
   if (!cursor.ok() || frame.header.size != message.size() || message.size() > kMaxFrame || !known(frame.header.op))
     return std::nullopt;
+  return frame;
+}
+
+std::optional<Frame> take_frame(Bytes& rest) {
+  if (rest.size() < kHeaderSize) return std::nullopt;
+  auto size = load_le<uint32_t>(rest.data() + 4);
+  auto frame = size <= rest.size() ? decode_frame(rest.first(size)) : std::nullopt;
+  if (frame) rest = rest.subspan(size);
   return frame;
 }
 
@@ -178,7 +188,10 @@ std::optional<Bytes> decode_bytes(const Frame& frame) {
   return frame.payload;
 }
 
-bool decode_empty(const Frame& frame) { return is_request(frame, Op::kCwd) && frame.payload.empty(); }
+bool decode_empty(const Frame& frame) {
+  auto op = frame.header.op;
+  return (op == Op::kCwd || op == Op::kLane || op == Op::kDrop) && is_request(frame, op) && frame.payload.empty();
+}
 
 std::optional<int32_t> decode_completion(const Frame& frame) {
   if (frame.header.op != Op::kPwrite || frame.header.flags != kAnswer) return std::nullopt;
@@ -214,6 +227,8 @@ Head encode_poll(uint64_t tag, const Poll& poll, bool wait) {
   return request(Op::kPoll, wait ? kWait : 0, tag, Fixed().put(poll.seen));
 }
 Head encode_cwd(uint64_t tag) { return request(Op::kCwd, 0, tag, Fixed()); }
+Head encode_lane(uint64_t tag) { return request(Op::kLane, 0, tag, Fixed()); }
+Head encode_drop(uint64_t tag) { return request(Op::kDrop, 0, tag, Fixed()); }
 Head encode_window(uint64_t tag, const Window& window) { return request(Op::kWindow, 0, tag, Fixed().put(window.id)); }
 Head encode_cancel(uint64_t tag, const Cancel& cancel) { return request(Op::kCancel, 0, tag, Fixed().put(cancel.tag)); }
 Head encode_pwrite(uint64_t tag, const Pwrite& pwrite, uint16_t flags) {

@@ -20,6 +20,11 @@ inline constexpr uint32_t kMaxReadBuffer = kMaxInline;              // larger bu
 inline constexpr uint32_t kMaxCredits = 1024;                       // waiting READs and POLLs of one connection
 inline constexpr uint32_t kMaxWindows = 16;                         // of one connection; ids 0..15
 inline constexpr uint64_t kMaxWindowSize = 1 << 30;
+inline constexpr uint32_t kMaxLanes = 16;  // of one connection
+
+// Feature of a HELLO: handles are numbers, used on lanes, and a message may hold several frames
+// (docs/formats/channel.md).
+inline constexpr uint64_t kLanes = 1;
 
 enum class Op : uint16_t {
   // On a control socket.
@@ -33,15 +38,17 @@ enum class Op : uint16_t {
   // For programs written for the kernel: proto/device.h has their payloads.
   kDevice = 8,       // on a connection: open("/dev/cachefiles")
   kHold = 9,         // on a connection: count me as a user of the engine
+  kLane = 10,        // with kLanes
   kDeviceRead = 12,  // on a device socket
   kReadiness = 13,   // on a device socket
   kClosing = 14,     // on a device or handle socket
-  // On a handle socket.
+  // On a handle socket, or a lane.
   kPwrite = 16,
   kAppend = 17,  // write(2): at the handle's own position
   kLseek = 18,
   kIoctl = 19,
-  kWriteMemory = 20,  // proto/device.h
+  kWriteMemory = 20,  // proto/device.h; not on a lane
+  kDrop = 21,         // on a lane: the handle's last close
 };
 
 // Flags of a frame. A flag that an op does not know makes the frame malformed.
@@ -56,9 +63,11 @@ enum Flag : uint16_t {
 struct Header {
   Op op{};
   uint16_t flags = 0;
-  uint32_t size = 0;   // of the whole frame; must equal the length of the message
-  uint64_t tag = 0;    // chosen by the asker, copied into the answer
-  int64_t result = 0;  // of an answer: a count, a mask or a negative errno; 0 in a request
+  uint32_t size = 0;  // of the whole frame; must equal the length of the message
+  uint64_t tag = 0;   // chosen by the asker, copied into the answer
+  // Of an answer: a count, a mask or a negative errno. Of a request on a lane: the handle's number. 0 in other
+  // requests.
+  int64_t result = 0;
 
   bool operator==(const Header&) const = default;
 };
@@ -68,7 +77,7 @@ enum class Mode : uint32_t { kOpen = 0, kAttach = 1 };
 struct Hello {
   uint32_t version = kVersion;
   Mode mode = Mode::kOpen;
-  uint64_t features = 0;  // request: wanted; answer: wanted and had. None is defined yet
+  uint64_t features = 0;  // request: wanted; answer: wanted and had
   bool operator==(const Hello&) const = default;
 };
 struct Read {
@@ -115,6 +124,8 @@ struct Frame {
 
 // Nothing: too short, size does not equal the message's length, unknown op.
 std::optional<Frame> decode_frame(Bytes message);
+// Where messages may hold several frames: takes the first one off `rest`. Nothing: none that is whole stands there.
+std::optional<Frame> take_frame(Bytes& rest);
 // Payloads of requests. Nothing: wrong length, a value out of range, a flag the op does not know, or an answer.
 std::optional<Hello> decode_hello(const Frame& frame);
 std::optional<Read> decode_read(const Frame& frame);
@@ -125,7 +136,7 @@ std::optional<Pwrite> decode_pwrite(const Frame& frame);
 std::optional<Lseek> decode_lseek(const Frame& frame);
 std::optional<Ioctl> decode_ioctl(const Frame& frame);
 std::optional<Bytes> decode_bytes(const Frame& frame);  // WRITE, APPEND
-bool decode_empty(const Frame& frame);                  // CWD
+bool decode_empty(const Frame& frame);                  // CWD, LANE, DROP
 
 // Payload of the answer to a HELLO that was accepted.
 std::optional<Hello> decode_hello_answer(const Frame& frame);
@@ -137,6 +148,9 @@ std::optional<int32_t> decode_completion(const Frame& frame);
 class Head {
  public:
   Bytes bytes() const { return Bytes(storage_).first(size_); }
+  void set_tag(uint64_t tag) { store_le(storage_.data() + 8, tag); }
+  // Of a request: on a lane it goes to this handle.
+  void address(uint32_t handle) { store_le<int64_t>(storage_.data() + 16, handle); }
 
  private:
   friend Head make_head(Header header, std::span<const std::byte> fixed, size_t body_size);
@@ -150,7 +164,9 @@ Head encode_hello(uint64_t tag, const Hello& hello);
 Head encode_bytes(Op op, uint64_t tag, size_t body_size);  // WRITE, APPEND; the body is the bytes
 Head encode_read(uint64_t tag, const Read& read, bool wait);
 Head encode_poll(uint64_t tag, const Poll& poll, bool wait);
-Head encode_cwd(uint64_t tag);  // with the directory's descriptor
+Head encode_cwd(uint64_t tag);   // with the directory's descriptor
+Head encode_lane(uint64_t tag);  // with the lane's socket
+Head encode_drop(uint64_t tag);
 Head encode_window(uint64_t tag, const Window& window);
 Head encode_cancel(uint64_t tag, const Cancel& cancel);
 // `flags` of kFromWindow, kComplete, kNoAnswer. Without kFromWindow the body is pwrite.data.

@@ -9,6 +9,9 @@ namespace ch = hydrant::proto::channel;
 // Whatever decodes stays inside the message, and encodes to the same bytes.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Bytes message = std::as_bytes(std::span(data, size));
+  size_t taken = 0;
+  for (Bytes rest = message; auto each = ch::take_frame(rest);) taken += each->header.size;
+  HYDRANT_CHECK(taken <= size, "frames are taken from inside the message");
   auto frame = ch::decode_frame(message);
   if (!frame) return 0;
   uint64_t tag = frame->header.tag;
@@ -27,7 +30,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (auto lseek = ch::decode_lseek(*frame)) same(ch::encode_lseek(tag, *lseek));
   if (auto ioctl = ch::decode_ioctl(*frame)) same(ch::encode_ioctl(tag, *ioctl));
   if (auto bytes = ch::decode_bytes(*frame)) same(ch::encode_bytes(frame->header.op, tag, bytes->size()), *bytes);
-  if (ch::decode_empty(*frame)) same(ch::encode_cwd(tag));
+  if (ch::decode_empty(*frame))
+    same(frame->header.op == ch::Op::kCwd    ? ch::encode_cwd(tag)
+         : frame->header.op == ch::Op::kLane ? ch::encode_lane(tag)
+                                             : ch::encode_drop(tag));
   (void)ch::decode_hello_answer(*frame);
   (void)ch::decode_completion(*frame);
   return 0;

@@ -83,6 +83,16 @@ TEST(Channel, FramesHaveTheirGoldenBytes) {
             "00000000"
             "00000000"
             "6869");
+  EXPECT_EQ(hex(encode_lane(12)),
+            "0a00000018000000"
+            "0c00000000000000"
+            "0000000000000000");
+  Head drop = encode_drop(13);
+  drop.address(0x0102);
+  EXPECT_EQ(hex(drop),
+            "1500000018000000"
+            "0d00000000000000"
+            "0201000000000000");
   EXPECT_EQ(hex(encode_lseek(10, {.offset = -1, .whence = 3})),
             "1200000024000000"
             "0a00000000000000"
@@ -124,6 +134,23 @@ TEST(Channel, AFrameDecodesToWhatWasEncoded) {
   EXPECT_EQ(decode_completion(*decode_frame(bytes)), -2);
   bytes = joined(encode_hello_answer(7, {}));
   EXPECT_EQ(decode_hello_answer(*decode_frame(bytes)), Hello{});
+}
+
+TEST(Channel, FramesAreTakenOffAMessageUntilOneIsTorn) {
+  Buffer message = joined(encode_bytes(Op::kWrite, 1, 3), as_bytes("one"));
+  append(message, joined(encode_cwd(2)));
+  append(message, joined(encode_bytes(Op::kWrite, 3, 5), as_bytes("three")));
+  Bytes rest = message;
+  EXPECT_EQ(as_text(*decode_bytes(*take_frame(rest))), "one");
+  EXPECT_EQ(take_frame(rest)->header.tag, 2u);
+  Bytes torn = rest.first(rest.size() - 1);
+  EXPECT_FALSE(take_frame(torn));
+  EXPECT_EQ(as_text(*decode_bytes(*take_frame(rest))), "three");
+  EXPECT_TRUE(rest.empty());
+  EXPECT_FALSE(take_frame(rest));
+  Buffer small = bent<uint32_t>(encode_cwd(1), 4, 23);
+  Bytes at = small;
+  EXPECT_FALSE(take_frame(at));
 }
 
 TEST(Channel, TornAndOverlongFramesAreRefused) {

@@ -195,6 +195,56 @@ TEST_F(ChannelTest, TwoThousandRequestsAreOutstandingAtOnce) {
   });
 }
 
+TEST_F(ChannelTest, RequestsAreTakenAndFilledByTheDozen) {
+  auto control = attach();
+  auto first = std::make_shared<FakeObject>(), second = std::make_shared<FakeObject>();
+  std::shared_ptr<fetch::ObjectHandle> handles[] = {open(*control, first), open(*control, second)};
+  for (uint32_t i = 0; i < 500; ++i) standing_->push_read(i, {i * 4096ull, (i + 1) * 4096ull});
+  std::string small(4096, 's'), large(100000, 'l');
+  std::vector<fetch::Request> requests;
+  while (requests.size() < 500) {
+    size_t before = requests.size();
+    auto count = control->next_some(requests, 64, soon());
+    ASSERT_TRUE(count) << count.error().what;
+    ASSERT_LE(*count, 64u);
+    ASSERT_EQ(requests.size(), before + *count);
+    std::vector<fetch::Fill> fills;
+    for (size_t i = before; i < requests.size(); ++i) {
+      auto& read = std::get<fetch::ReadRequest>(requests[i]);
+      fills.push_back({handles[i % 2].get(), as_bytes(i % 50 == 0 ? large : small), uint64_t(i) << 20, read.msg_id});
+    }
+    control->fill_all(fills);
+    for (auto& fill : fills) EXPECT_EQ(fill.result, int64_t(fill.bytes.size()));
+  }
+  std::vector<uint32_t> order;
+  for (uint32_t i = 0; i < 500; i += 2) order.push_back(i);
+  EXPECT_EQ(second->completions, 250u);
+  first->locked([&](FakeObject& o) { EXPECT_EQ(o.completed, order) << "of one handle: in their order"; });
+}
+
+TEST_F(ChannelTest, HundredsOfObjectsNeedNoDescriptors) {
+  auto count = [] {
+    auto all = std::filesystem::directory_iterator("/proc/self/fd");
+    return std::distance(begin(all), end(all));
+  };
+  for (unsigned lanes : {4u, 0u}) {
+    fetch::SocketControlOptions options;
+    options.lanes = lanes;
+    auto control = attach(options);
+    auto object = std::make_shared<FakeObject>();
+    auto before = count();
+    std::vector<std::shared_ptr<fetch::ObjectHandle>> handles;
+    for (int i = 0; i < 200; ++i) handles.push_back(open(*control, object));
+    EXPECT_EQ(count() - before, lanes ? 0 : 400) << "without lanes a handle is a socket";
+    for (auto& handle : handles) EXPECT_EQ(handle->fill_and_complete(as_bytes("x"), 0, 1), 1);
+    EXPECT_EQ(object->open_handles, 200);
+    handles.clear();
+    EXPECT_TRUE(eventually([&] { return object->open_handles == 0; }));
+    control.reset();
+    EXPECT_TRUE(eventually([&] { return !server_->attached(); }));
+  }
+}
+
 TEST_F(ChannelTest, ALostServerIsGoneForEveryWaiter) {
   auto control = attach();
   auto object = std::make_shared<FakeObject>();

@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
@@ -95,6 +97,15 @@ struct CloseRequest {
 
 using Request = std::variant<OpenRequest, ReadRequest, CloseRequest>;
 
+// What a READ is answered with.
+struct Fill {
+  ObjectHandle* handle = nullptr;
+  Bytes bytes;
+  uint64_t offset = 0;
+  uint32_t msg_id = 0;
+  int64_t result = 0;  // of fill_and_complete
+};
+
 // Thread-safe. Handles may outlive their Control, but an attached one's then answer -EPIPE.
 class Control {
  public:
@@ -103,6 +114,17 @@ class Control {
   // The next request. kTooSlow: none came by the deadline. kCancelled: stop() was called. kGone: the connection is
   // lost. A request that cannot be decoded is kCorrupt and is skipped.
   virtual Result<Request> next(Deadline deadline) = 0;
+  // Waits for a request, then takes those that came with it, `most` at most. Their number; errors as of `next`.
+  virtual Result<size_t> next_some(std::vector<Request>& out, size_t most, Deadline deadline) {
+    (void)most;
+    HYDRANT_TRY(Request request, next(deadline));
+    out.push_back(std::move(request));
+    return size_t{1};
+  }
+  // fill_and_complete of each, under way at the same time where the carrier can do that. Of one handle: in their order.
+  virtual void fill_all(std::span<Fill> fills) {
+    for (auto& fill : fills) fill.result = fill.handle->fill_and_complete(fill.bytes, fill.offset, fill.msg_id);
+  }
   // One command, e.g. "copen 7,8192" or "restore": the command's length or -errno.
   virtual int64_t write(std::string_view command) = 0;
   // Makes every present and future `next` return kCancelled. From any thread.

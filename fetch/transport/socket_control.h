@@ -10,9 +10,10 @@
 namespace hydrant::fetch {
 
 struct SocketControlOptions {
-  unsigned credits = 64;                             // requests the server may deliver ahead of `next`; 1..512
+  unsigned credits = 256;                            // requests the server may deliver ahead of `next`; 1..512
   size_t slot_bytes = 4 << 20;                       // one staging area; a multiple of 4096, 64 KiB..64 MiB
   unsigned slots = 8;                                // staging areas; 1..64. Memory is taken when first touched
+  unsigned lanes = 4;                                // sockets for the data of all handles; 0: one each; up to 16
   Duration call_timeout = std::chrono::seconds(60);  // a server that answers slower than this counts as lost
 };
 
