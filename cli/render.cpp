@@ -111,6 +111,7 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
                       human_size(image->unpacked_bytes)));
     for (const auto& layer : image->layers) {
       if (!layer.lazy) print(fmt::format("  not lazy {}: {}", layer.digest, layer.why));
+      if (!layer.toc.empty()) print(fmt::format("  layer    {}: by its {} table of contents", layer.digest, layer.toc));
     }
   }
   if (fetched) {

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "fetch/read_toc.h"
 #include "fetch/write_all.h"
 #include "image/index/layer_builder.h"
 #include "proto/object_id.h"
@@ -12,13 +13,14 @@ namespace {
 
 constexpr auto kOpenDeadline = std::chrono::seconds(30);
 constexpr auto kIngestDeadline = std::chrono::seconds(30);
+constexpr auto kTocDeadline = std::chrono::minutes(2);
 // The disk may need a while when it is slow; one that stays full fails the layer.
 constexpr auto kWritePatience = std::chrono::seconds(5);
 
 // What one asker learns from the stream then holds for the other: the same claims about the layer, from the same place.
 bool alike(const LayerWanted& a, const LayerWanted& b) {
   return a.digest == b.digest && a.diff_id == b.diff_id && a.size == b.size && a.plain_http == b.plain_http &&
-         store_name(a.source) == store_name(b.source);
+         a.toc == b.toc && store_name(a.source) == store_name(b.source);
 }
 
 // Nobody waits for a layer longer than at 64 KiB/s; a stalled transfer ends much earlier, by the source's own limits.
@@ -32,7 +34,8 @@ class LayerStreamer::Job {
  public:
   explicit Job(const LayerWanted& w) : wanted(w) {}
   const LayerWanted wanted;
-  std::atomic<uint64_t> done{0};  // for people
+  std::atomic<uint64_t> done{0};  // for people, both
+  std::atomic<uint64_t> total{wanted.size};
   std::stop_source stop;
   // Guarded by the streamer's mutex.
   unsigned askers = 0;
@@ -86,12 +89,43 @@ LayerStreamer::Ticket::~Ticket() {
 }
 
 uint64_t LayerStreamer::Ticket::done() const { return job_->done.load(std::memory_order_relaxed); }
-uint64_t LayerStreamer::Ticket::total() const { return job_->wanted.size; }
+uint64_t LayerStreamer::Ticket::total() const { return job_->total.load(std::memory_order_relaxed); }
 
 std::optional<Result<>> LayerStreamer::Ticket::wait(Deadline deadline) {
   std::unique_lock lock(streamer_->mutex_);
   streamer_->finished_.wait_until(lock, deadline.at(), [&] { return job_->result.has_value(); });
   return job_->result;
+}
+
+// False: the layer has no table of contents that serves, and must be streamed.
+Result<bool> LayerStreamer::index_by_toc(Job& job) {
+  const LayerWanted& wanted = job.wanted;
+  HYDRANT_TRY(auto store, origins_.store(wanted.source, wanted.plain_http));
+  HYDRANT_TRY(auto blob, store->blob(wanted.digest, wanted.size, Deadline::after(kOpenDeadline)));
+  image::LayerExpectation expected;
+  expected.digest = wanted.digest;
+  expected.size = wanted.size;
+  expected.media_type = wanted.media_type;
+  auto built = read_toc(*blob, *wanted.toc, expected, Deadline::after(kTocDeadline), job.stop.get_token(),
+                        [&](uint64_t bytes) { job.done.fetch_add(bytes, std::memory_order_relaxed); });
+  if (!built) {
+    if (built.error().code != Code::kUnsupported && (built.error().code != Code::kCorrupt || built.error().retry))
+      return fail(std::move(built).error());
+    log::warn("layer.toc", {{"layer", wanted.digest.text()}, {"reason", built.error().what}});
+    return false;
+  }
+  HYDRANT_TRY(auto name, Digest::parse(toc_device_id(wanted.digest, wanted.toc->digest)));
+  HYDRANT_TRY_VOID(make_directories(paths_.index_directory(name)));
+  HYDRANT_TRY_VOID(write_file_atomic(paths_.index(name), built->index));
+  job.total.store(job.done.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  log::info("layer.indexed", {{"layer", wanted.digest.text()},
+                              {"by", image::to_string(wanted.toc->kind)},
+                              {"stored", wanted.size},
+                              {"fetched", job.done.load(std::memory_order_relaxed)},
+                              {"device", built->ident.device_size},
+                              {"index", built->index.size()},
+                              {"files", built->files}});
+  return true;
 }
 
 // Streams one layer. The order of the end: both digests match, the index is on the disk, the object is kept.
@@ -100,6 +134,11 @@ Result<> LayerStreamer::run(Job& job) {
   std::stop_token stop = job.stop.get_token();
   if (stop.stop_requested()) return fail(Code::kCancelled, "nobody waits for the layer");
   const std::string place = "layer " + wanted.digest.text();
+  if (wanted.toc) {
+    auto indexed = index_by_toc(job);
+    if (!indexed) return fail(std::move(indexed).error().in(place));
+    if (*indexed) return {};
+  }
 
   // With an index the device's size is known, what the cache has of it is kept, and perhaps nothing need be fetched.
   auto index = origins_.index(wanted.digest, wanted.size);

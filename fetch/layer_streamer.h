@@ -1,5 +1,5 @@
-// Makes the indexes of layers that have none: each layer streams by once, several at a time, and fills its device on
-// the way.
+// Makes the indexes of layers that have none: out of the table of contents that a layer carries, or else the layer
+// streams by once, several at a time, and fills its device on the way.
 #pragma once
 
 #include <atomic>
@@ -14,6 +14,7 @@
 #include "base/digest.h"
 #include "base/thread_pool.h"
 #include "fetch/ingest.h"
+#include "fetch/layer_reading.h"
 #include "fetch/objects.h"
 #include "fetch/origins.h"
 #include "fetch/paths.h"
@@ -27,7 +28,8 @@ struct LayerWanted {
   uint64_t size = 0;
   Digest diff_id;
   std::string media_type;
-  bool ingest = true;  // fill the device too
+  bool ingest = true;                      // fill the device too
+  std::optional<image::TocReference> toc;  // tried first
 };
 
 // Thread-safe.
@@ -45,9 +47,10 @@ class LayerStreamer {
     Ticket(Ticket&& other) noexcept = default;
     Ticket& operator=(Ticket&&) = delete;
     ~Ticket();
-    uint64_t done() const;  // stored bytes that have come
-    uint64_t total() const;
-    // The outcome; nothing while it is under way at the deadline. After success the index stands in the store.
+    uint64_t done() const;   // stored bytes that have come
+    uint64_t total() const;  // no more than these; fewer once a table of contents serves
+    // The outcome; nothing while it is under way at the deadline. After success the index stands in the store: the one
+    // by the table of contents, if there is one that serves, or else the layer's.
     std::optional<Result<>> wait(Deadline deadline);
 
    private:
@@ -60,6 +63,7 @@ class LayerStreamer {
 
  private:
   Result<> run(Job& job);
+  Result<bool> index_by_toc(Job& job);
   void leave(const std::shared_ptr<Job>& job);
 
   const Paths paths_;

@@ -1,5 +1,6 @@
 #include "fetch/origins.h"
 
+#include "fetch/layer_reading.h"
 #include "image/index/identity_layout.h"
 #include "image/index/layer_layout.h"
 #include "proto/object_id.h"
@@ -66,8 +67,10 @@ class LayerOrigin final : public LazyOrigin {
   LayerOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
   std::string place() const override { return place_of(row_.source); }
   Result<std::shared_ptr<const image::Layout>> layout() override {
-    HYDRANT_TRY(auto index, origins_.index(row_.layer, row_.stored_size));
-    return std::make_shared<image::LayerLayout>(std::move(index));
+    HYDRANT_TRY(auto index, row_.kind == ObjectKind::kTocLayer
+                                ? origins_.toc_index(row_.id, row_.layer, row_.stored_size)
+                                : origins_.index(row_.layer, row_.stored_size));
+    return image::make_layout(std::move(index));
   }
 
  private:
@@ -133,23 +136,39 @@ void Origins::forget_stores() {
 }
 
 Result<std::shared_ptr<const image::LayerIndex>> Origins::index(const Digest& layer, uint64_t stored_size) {
+  return load(layer, layer, stored_size);
+}
+
+Result<std::shared_ptr<const image::LayerIndex>> Origins::toc_index(const std::string& device, const Digest& layer,
+                                                                    uint64_t stored_size) {
+  HYDRANT_TRY(auto name, Digest::parse(device));
+  HYDRANT_TRY(auto index, load(name, layer, stored_size));
+  // The device's name says which table must have made it.
+  if (!index->by_chunks() || toc_device_id(layer, index->toc()) != device)
+    return fail(Code::kCorrupt, paths_.index(name) + " is the index of another device");
+  return index;
+}
+
+Result<std::shared_ptr<const image::LayerIndex>> Origins::load(const Digest& name, const Digest& layer,
+                                                               uint64_t stored_size) {
   {
     std::lock_guard lock(mutex_);
-    if (auto known = indexes_[layer].lock()) return known;
+    if (auto known = indexes_[name].lock()) return known;
   }
   image::LayerExpectation expected;
   expected.digest = layer;
   expected.size = stored_size;
-  HYDRANT_TRY(auto index, image::LayerIndex::load_file(paths_.index(layer), expected));
+  HYDRANT_TRY(auto index, image::LayerIndex::load_file(paths_.index(name), expected));
   std::lock_guard lock(mutex_);
-  std::erase_if(indexes_, [&](const auto& entry) { return entry.first != layer && entry.second.expired(); });
-  indexes_[layer] = index;
+  std::erase_if(indexes_, [&](const auto& entry) { return entry.first != name && entry.second.expired(); });
+  indexes_[name] = index;
   return index;
 }
 
 std::shared_ptr<Origin> Origins::origin(const ObjectRow& object) {
   switch (object.kind) {
     case ObjectKind::kMetadata: return std::make_shared<MetadataOrigin>(paths_.metadata(object.id), object.size);
+    case ObjectKind::kTocLayer:
     case ObjectKind::kLayer: return std::make_shared<LayerOrigin>(*this, object);
     case ObjectKind::kFile: break;
   }

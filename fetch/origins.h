@@ -37,6 +37,10 @@ class Origins {
   // Of a layer whose index stands in our own store; checked against the layer's digest and size.
   Result<std::shared_ptr<const image::LayerIndex>> index(const Digest& layer, uint64_t stored_size);
 
+  // Of a layer that is read by its table of contents: the index that makes this device of it.
+  Result<std::shared_ptr<const image::LayerIndex>> toc_index(const std::string& device, const Digest& layer,
+                                                             uint64_t stored_size);
+
   // Nothing is opened until the origin is asked. Must not outlive this.
   std::shared_ptr<Origin> origin(const ObjectRow& object);
 
@@ -47,12 +51,14 @@ class Origins {
  private:
   static constexpr size_t kMaxStores = 64;
 
+  Result<std::shared_ptr<const image::LayerIndex>> load(const Digest& name, const Digest& layer, uint64_t stored_size);
+
   const Paths paths_;
   const OpenStore open_store_;
   const OpenBlob open_blob_;
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<source::ImageStore>> stores_;
-  std::map<Digest, std::weak_ptr<const image::LayerIndex>> indexes_;
+  std::map<Digest, std::weak_ptr<const image::LayerIndex>> indexes_;  // by the name of the file
 };
 
 // The cookie key of a single file's device: another one for each version of it.

@@ -18,11 +18,9 @@ struct Paths {
   std::string hydrantd_socket() const { return run() + "/hydrantd.sock"; }
   std::string catalogue() const { return root + "/fetch/catalogue.db"; }
   std::string credentials() const { return root + "/fetch/credentials.json"; }
-  std::string index(const Digest& layer) const {
-    std::string hex = layer.hex();
-    return index_directory(layer) + "/" + hex + ".hyx";
-  }
-  std::string index_directory(const Digest& layer) const { return root + "/fetch/indexes/" + layer.hex().substr(0, 2); }
+  // `name`: the layer's digest, or the device of one that is read by its table of contents.
+  std::string index(const Digest& name) const { return index_directory(name) + "/" + name.hex() + ".hyx"; }
+  std::string index_directory(const Digest& name) const { return root + "/fetch/indexes/" + name.hex().substr(0, 2); }
   // Of the image with that manifest.
   std::string prefetch_directory() const { return root + "/fetch/prefetch"; }
   std::string prefetch_list(const Digest& manifest) const {

@@ -49,6 +49,16 @@ std::string why_not_lazy(const image::LayerIndex& index) {
          " MiB, so it was read whole";
 }
 
+// What the metadata image is a function of.
+std::string key_of(const std::vector<LayerReading>& readings, const PreparerOptions& options) {
+  std::string text =
+      "hydrant image " + std::to_string(kMetadataVersion) + " " + std::to_string(image::kLayoutVersion) + "\n";
+  if (options.fill_holes) text += "holes filled\n";
+  for (const LayerReading& layer : readings)
+    text += layer.layer.hex() + " " + (layer.toc ? "toc " + layer.toc->digest.hex() : layer.diff_id.hex()) + "\n";
+  return sha256(as_bytes(text)).hex();
+}
+
 bool is_image(const proto::SourceReference& reference) {
   return reference.kind == proto::SourceKind::kRegistry || reference.kind == proto::SourceKind::kOciDir;
 }
@@ -77,6 +87,7 @@ struct Preparer::Image {
   std::string key;
   proto::PrepareReply reply;
   uint64_t metadata_size = 0;
+  std::vector<LayerReading> readings;  // by layer; with a table until it is found that the table does not serve
   std::vector<uint64_t> device_sizes;  // by layer
 };
 
@@ -109,16 +120,14 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   }
 
   const auto& layers = image.resolved.manifest.layers;
-  image.key = "hydrant image " + std::to_string(kMetadataVersion) + " " + std::to_string(image::kLayoutVersion) + "\n";
-  if (options_.fill_holes) image.key += "holes filled\n";
   for (size_t i = 0; i < layers.size(); ++i) {
     HYDRANT_TRY(auto format, proto::layer_format(layers[i].media_type));
     if (format == proto::LayerFormat::kErofs)
       return fail(Code::kUnsupported, image.source.display() + ": layer " + layers[i].digest.text() + " has type " +
                                           layers[i].media_type + ", which cannot be mounted yet");
-    image.key += layers[i].digest.hex() + " " + image.resolved.config.diff_ids[i].hex() + "\n";
+    image.readings.push_back({layers[i].digest, layers[i].size, image.resolved.config.diff_ids[i],
+                              image::toc_reference(layers[i].annotations)});
   }
-  image.key = sha256(as_bytes(image.key)).hex();
 
   proto::PrepareReply& reply = image.reply;
   reply.domain_id = proto::kDomain;
@@ -128,6 +137,7 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   for (const auto& layer : layers) reply.image.compressed_bytes += layer.size;
 
   HYDRANT_TRY_VOID(stream_missing(image, request, events, stop));
+  image.key = key_of(image.readings, options_);
   events.progress({.phase = "merge", .layers = layers.size()});
   HYDRANT_TRY(bool reused, request.index_only ? Result<bool>(false) : reuse(image));
   if (!reused) {
@@ -139,39 +149,46 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   return std::move(reply);
 }
 
-// Streams every layer without an index, all at once as far as the streamer has streams.
+// Makes the index of every layer that has none, all at once as far as the streamer has streams, and settles how each
+// layer is read.
 Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& request, const PrepareEvents& events,
                                   std::stop_token stop) {
   const auto& layers = image.resolved.manifest.layers;
   std::vector<LayerStreamer::Ticket> tickets;
-  std::vector<Digest> asked;
+  std::vector<std::string> asked;  // devices
   for (size_t i = 0; i < layers.size(); ++i) {
-    const Digest& digest = layers[i].digest;
-    if (std::find(asked.begin(), asked.end(), digest) != asked.end()) continue;
+    LayerReading& reading = image.readings[i];
+    if (std::find(asked.begin(), asked.end(), reading.device()) != asked.end()) continue;
+    if (reading.toc && origins_.toc_index(reading.device(), reading.layer, reading.size)) continue;
     // An index that cannot be used is made again. A layer that cannot be read in the middle is streamed again, unless
     // its device is complete.
-    if (exists(paths_.index(digest))) {
-      auto index = origins_.index(digest, layers[i].size);
+    if (exists(paths_.index(reading.layer))) {
+      auto index = origins_.index(reading.layer, reading.size);
       if (index &&
-          (request.index_only || image::is_lazy((*index)->widest_span()) || (*index)->ident().device_size == 0))
+          (request.index_only || image::is_lazy((*index)->widest_span()) || (*index)->ident().device_size == 0)) {
+        reading.toc.reset();
         continue;
+      }
     }
-    asked.push_back(digest);
+    asked.push_back(reading.device());
     tickets.push_back(streamer_.stream({.source = image.source,
                                         .plain_http = request.plain_http,
-                                        .digest = digest,
-                                        .size = layers[i].size,
-                                        .diff_id = image.resolved.config.diff_ids[i],
+                                        .digest = reading.layer,
+                                        .size = reading.size,
+                                        .diff_id = reading.diff_id,
                                         .media_type = layers[i].media_type,
-                                        .ingest = !request.index_only}));
+                                        .ingest = !request.index_only,
+                                        .toc = reading.toc}));
   }
 
   proto::Progress progress{.phase = request.index_only ? "index" : "stream", .layers = tickets.size()};
-  for (const auto& ticket : tickets) progress.total += ticket.total();
   for (size_t i = 0; i < tickets.size();) {
     if (stop.stop_requested()) return fail(Code::kCancelled, "the client has left");
-    progress.done = 0;
-    for (const auto& ticket : tickets) progress.done += ticket.done();
+    progress.done = progress.total = 0;
+    for (const auto& ticket : tickets) {
+      progress.done += ticket.done();
+      progress.total += ticket.total();
+    }
     events.progress(progress);
     auto outcome = tickets[i].wait(Deadline::after(kProgressInterval));
     if (!outcome) {
@@ -186,7 +203,18 @@ Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& req
     ++i;
   }
   for (const auto& ticket : tickets) image.reply.image.streamed_bytes += ticket.done();
+  for (LayerReading& reading : image.readings)
+    if (reading.toc && !origins_.toc_index(reading.device(), reading.layer, reading.size)) reading.toc.reset();
   return {};
+}
+
+Result<std::shared_ptr<const image::LayerIndex>> Preparer::index_of(const LayerReading& reading) {
+  if (reading.toc) return origins_.toc_index(reading.device(), reading.layer, reading.size);
+  HYDRANT_TRY(auto index, origins_.index(reading.layer, reading.size));
+  if (index->ident().diff_id != reading.diff_id)
+    return fail(Code::kCorrupt, "layer " + reading.layer.text() + " unpacks to " + index->ident().diff_id.text() +
+                                    ", but the image's config says " + reading.diff_id.text());
+  return index;
 }
 
 // True when the same layers have been merged before and the result is still there, unchanged.
@@ -219,23 +247,21 @@ Result<> Preparer::build(Image& image, bool index_only) {
   std::vector<image::DeviceInfo> devices;
   tables.reserve(layers.size());
   for (size_t i = 0; i < layers.size(); ++i) {
-    HYDRANT_TRY(auto index, origins_.index(layers[i].digest, layers[i].size));
+    const LayerReading& reading = image.readings[i];
+    HYDRANT_TRY(auto index, index_of(reading));
     const auto& ident = index->ident();
-    const Digest& diff_id = image.resolved.config.diff_ids[i];
-    if (ident.diff_id != diff_id)
-      return fail(Code::kCorrupt, "layer " + layers[i].digest.text() + " unpacks to " + ident.diff_id.text() +
-                                      ", but the image's config says " + diff_id.text());
     HYDRANT_TRY(auto table, index->files());
     tables.push_back(std::move(table));
     table_pointers.push_back(&tables.back());
-    devices.push_back({proto::device_object_id(image::kLayoutVersion, diff_id.text()), ident.device_size});
+    devices.push_back({reading.device(), ident.device_size});
     image.device_sizes.push_back(ident.device_size);
     reply.image.layers.push_back({.digest = layers[i].digest.text(),
                                   .size = layers[i].size,
-                                  .diff_id = diff_id.text(),
+                                  .diff_id = reading.diff_id.text(),
                                   .device_size = ident.device_size,
                                   .lazy = image::is_lazy(index->widest_span()),
-                                  .why = why_not_lazy(*index)});
+                                  .why = why_not_lazy(*index),
+                                  .toc = reading.toc ? image::to_string(reading.toc->kind) : std::string()});
   }
   HYDRANT_TRY(auto tree, image::merge(table_pointers));
   for (const auto& inode : tree.inodes) {
@@ -270,8 +296,8 @@ Result<> Preparer::record(const Image& image, const proto::PrepareRequest& reque
   objects.push_back(metadata);
   for (size_t i = 0; i < image.resolved.manifest.layers.size(); ++i) {
     ObjectRow device;
-    device.id = proto::device_object_id(image::kLayoutVersion, image.resolved.config.diff_ids[i].text());
-    device.kind = ObjectKind::kLayer;
+    device.id = image.readings[i].device();
+    device.kind = image.readings[i].toc ? ObjectKind::kTocLayer : ObjectKind::kLayer;
     device.size = image.device_sizes[i];
     device.source = image.source.text();
     device.plain_http = request.plain_http;

@@ -46,6 +46,7 @@ class Preparer {
   struct Image;
   Result<> stream_missing(Image& image, const proto::PrepareRequest& request, const PrepareEvents& events,
                           std::stop_token stop);
+  Result<std::shared_ptr<const image::LayerIndex>> index_of(const LayerReading& reading);
   Result<bool> reuse(Image& image);
   Result<> build(Image& image, bool index_only);
   Result<> record(const Image& image, const proto::PrepareRequest& request);

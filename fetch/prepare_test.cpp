@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "fetch/fake_control.h"
 #include "image/index/index_fixture.h"
+#include "image/toc/toc_fixture.h"
 #include "image/zstd/zstd_fixture.h"
 #include "proto/object_id.h"
 #include "source/fake.h"
@@ -107,6 +108,7 @@ class PrepareTest : public testing::Test {
     std::shared_ptr<source::FakeBlob> blob;
     Digest digest;
     uint64_t size = 0;
+    std::map<std::string, std::string> annotations = {};
     std::string device() const { return proto::device_object_id(image::kLayoutVersion, sha256(tar).text()); }
   };
   Layer add_layer(const std::vector<TarFile>& files) {
@@ -120,6 +122,11 @@ class PrepareTest : public testing::Test {
     layer.blob = store_->add_blob(std::move(stored));
     return layer;
   }
+  Layer add_layer(const image::fixture::TocBlob& blob) {
+    Layer layer = add_layer(blob.tar, blob.stored);
+    layer.annotations = blob.annotations;
+    return layer;
+  }
   void add_image(const std::string& tag, const std::vector<Layer>& layers, const std::string& type = kGzipLayer) {
     proto::Json config = {{"architecture", "amd64"}, {"os", "linux"}, {"config", proto::Json::object()}};
     config["rootfs"] = {{"type", "layers"}, {"diff_ids", proto::Json::array()}};
@@ -127,7 +134,10 @@ class PrepareTest : public testing::Test {
     manifest["layers"] = proto::Json::array();
     for (const Layer& layer : layers) {
       config["rootfs"]["diff_ids"].push_back(sha256(layer.tar).text());
-      manifest["layers"].push_back({{"mediaType", type}, {"digest", layer.digest.text()}, {"size", layer.size}});
+      manifest["layers"].push_back({{"mediaType", type},
+                                    {"digest", layer.digest.text()},
+                                    {"size", layer.size},
+                                    {"annotations", layer.annotations}});
     }
     std::string text = config.dump();
     config_blob_ = store_->add_blob(to_buffer(as_bytes(text)));
@@ -430,6 +440,115 @@ TEST_F(PrepareTest, WithoutIngestALayerIsIndexedAndLeftToItsReaders) {
   ASSERT_TRUE(handle->wait_for_completions(1, Deadline::after(60s)));
   EXPECT_GT(handle->writes(), 0U);
   EXPECT_GT(objects_->open({3, 2, "erofs,hydrant", reply->fsid, handle}), 0);
+}
+
+TEST_F(PrepareTest, ATableOfContentsIsReadInsteadOfTheLayer) {
+  using image::TocKind;
+  for (auto kind : {TocKind::kEstargz, TocKind::kZstdChunked}) {
+    const std::string tag = image::to_string(kind).substr(0, 4);
+    const auto files = image::fixture::many_files(9);
+    const auto blob = image::fixture::toc_blob(files, {.kind = kind});
+    Layer layer = add_layer(blob);
+    add_image(tag, {layer}, kind == TocKind::kEstargz ? kGzipLayer : kZstdLayer);
+    auto prepared = prepare(tag);
+    ASSERT_TRUE(prepared) << prepared.error().what;
+    EXPECT_EQ(layer.blob->reads().size(), 1U);
+    EXPECT_LT(prepared->image.streamed_bytes, layer.size / 4);
+    EXPECT_EQ(prepared->image.layers[0].toc, image::to_string(kind));
+    EXPECT_TRUE(prepared->image.layers[0].lazy);
+    EXPECT_TRUE(cache_.objects.empty()) << "nothing is filled beforehand";
+    ASSERT_EQ(prepared->devices.size(), 1U);
+    const std::string device = prepared->devices[0];
+    EXPECT_NE(device, layer.device()) << "no one has compared the diff_id";
+
+    // After a restart, and without the network but for the layer itself.
+    start();
+    auto handle = std::make_shared<FakeHandle>();
+    const auto size = objects_->open({7, 7, "erofs,hydrant", device, handle});
+    ASSERT_GT(size, 0);
+    objects_->read({1, 7, {0, uint64_t(size)}});
+    ASSERT_TRUE(handle->wait_for_completions(1, Deadline::after(20s)));
+    const Buffer tar = image::fixture::tar(files);
+    auto built = image::fixture::build(tar, image::fixture::expectation(tar, tar));
+    ASSERT_TRUE(built);
+    EXPECT_EQ(handle->content({0, uint64_t(size)}), built->device);
+
+    store_->fail_with({.code = Code::kUnreachable, .what = "no network"});
+    auto offline = prepare(tag);
+    ASSERT_TRUE(offline) << offline.error().what;
+    EXPECT_EQ(offline->fsid, prepared->fsid);
+    EXPECT_EQ(offline->image.streamed_bytes, 0U);
+    store_->fail_with({.code = Code::kOk, .what = ""});
+  }
+}
+
+TEST_F(PrepareTest, ALayerWhoseTableDoesNotServeIsStreamedAsAnyOther) {
+  const auto plain = [this](const char* tag, image::fixture::TocBlob blob) {
+    Layer layer = add_layer(blob);
+    add_image(tag, {layer});
+    for (int i = 0; i < 2; ++i) {
+      auto prepared = prepare(tag);
+      ASSERT_TRUE(prepared) << prepared.error().what;
+      EXPECT_EQ(prepared->image.layers[0].toc, "") << tag;
+      EXPECT_EQ(prepared->devices, std::vector<std::string>{layer.device()}) << tag;
+      EXPECT_EQ(prepared->image.streamed_bytes >= layer.size, i == 0) << tag;
+      EXPECT_TRUE(cache_.objects[layer.device()].size) << tag;
+    }
+  };
+  auto blob = image::fixture::toc_blob({{"a", image::fixture::noise(200'000)}});
+  blob.annotations.clear();
+  plain("unbound", blob);
+  blob = image::fixture::toc_blob({{"b", image::fixture::noise(200'000)}});
+  for (auto& [name, value] : blob.annotations) value = sha256(as_bytes("another table")).text();
+  plain("of-another", blob);
+  blob = image::fixture::toc_blob({{"c", image::fixture::noise(200'000)}}, {.twist = [](auto& document) {
+                                    document["entries"][0].erase("digest");
+                                    document["entries"][0].erase("chunkDigest");
+                                  }});
+  plain("unproven", blob);
+  blob = image::fixture::toc_blob({{"d", image::fixture::noise(200'000)}});
+  blob.stored.resize(blob.stored.size() - 51);
+  plain("no-footer", blob);
+}
+
+TEST_F(PrepareTest, TheSameLayerUnderAnotherTableIsAnotherDevice) {
+  const auto blob = image::fixture::toc_blob({{"a", image::fixture::noise(100'000)}}),
+             liar = image::fixture::toc_blob({{"a", image::fixture::noise(100'000, 2)}});
+  Layer good = add_layer(blob), bad = good;
+  bad.annotations = liar.annotations;
+  add_image("good", {good}), add_image("bad", {bad});
+  auto first = prepare("bad"), second = prepare("good");
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->image.layers[0].toc, "") << "its table is not the layer's";
+  EXPECT_EQ(second->image.layers[0].toc, "") << "an index that stands here is used";
+  std::filesystem::remove_all(root_ + "/fetch/indexes");
+  start();
+  auto third = prepare("good");
+  ASSERT_TRUE(third) << third.error().what;
+  EXPECT_EQ(third->image.layers[0].toc, "eStargz");
+  EXPECT_NE(third->devices, first->devices);
+  EXPECT_NE(third->fsid, first->fsid);
+}
+
+TEST_F(PrepareTest, ALargeTableIsFetchedInTwo) {
+  std::vector<TarFile> files;
+  for (int i = 0; i < 2500; ++i) files.push_back({"f" + std::to_string(i), image::fixture::noise(20, uint32_t(i))});
+  Layer layer = add_layer(image::fixture::toc_blob(files));
+  add_image("1", {layer});
+  auto prepared = prepare();
+  ASSERT_TRUE(prepared) << prepared.error().what;
+  EXPECT_EQ(prepared->image.layers[0].toc, "eStargz");
+  EXPECT_EQ(prepared->image.files, 2501U);
+  EXPECT_EQ(layer.blob->reads().size(), 2U);
+}
+
+TEST_F(PrepareTest, AFailingOriginIsNoReasonToStream) {
+  Layer layer = add_layer(image::fixture::toc_blob({{"a", image::fixture::noise(100'000)}}));
+  add_image("1", {layer});
+  layer.blob->answer({.kind = source::FakeAnswer::Kind::kFail, .error = {.code = Code::kUnreachable, .what = "gone"}});
+  EXPECT_EQ(prepare().error().code, Code::kUnreachable);
+  EXPECT_EQ(layer.blob->reads().size(), 1U);
+  EXPECT_TRUE(prepare());
 }
 
 TEST_F(PrepareTest, NamesWhatItCannotMount) {

@@ -106,7 +106,7 @@ void describe(V& v, IngestBeginReply& m) {
 template <class V>
 void describe(V& v, LayerFacts& m) {
   v("digest", m.digest), v("size", m.size), v("diff_id", m.diff_id), v("device_size", m.device_size);
-  v("lazy", m.lazy), v("why", m.why);
+  v("lazy", m.lazy), v("why", m.why), v("toc", m.toc);
 }
 template <class V>
 void describe(V& v, ImageFacts& m) {

@@ -217,6 +217,7 @@ struct LayerFacts {
   uint64_t device_size = 0;
   bool lazy = false;
   std::string why = {};  // when not lazy: the reason
+  std::string toc = {};  // what kind of table of contents it is read by: "eStargz", "zstd:chunked"; empty: an index
 };
 
 // What fetchd knows of an image; travels through hydrantd as opaque text (`MountRequest::image`).

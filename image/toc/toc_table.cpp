@@ -46,8 +46,10 @@ Result<std::optional<FileEntry>> entry_of(TocEntry& entry) {
   header.mode = uint16_t(entry.mode & 07777);
   header.uid = int64_t(entry.uid);
   header.gid = int64_t(entry.gid);
-  header.rdev_major = int64_t(entry.dev_major);
-  header.rdev_minor = int64_t(entry.dev_minor);
+  if (header.type == '3' || header.type == '4') {
+    header.rdev_major = int64_t(entry.dev_major);
+    header.rdev_minor = int64_t(entry.dev_minor);
+  }
   header.size = entry.size;
   PaxValues pax;
   pax.mtime = entry.mtime;
