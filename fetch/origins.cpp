@@ -67,9 +67,7 @@ class LayerOrigin final : public LazyOrigin {
   LayerOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
   std::string place() const override { return place_of(row_.source); }
   Result<std::shared_ptr<const image::Layout>> layout() override {
-    HYDRANT_TRY(auto index, row_.kind == ObjectKind::kTocLayer
-                                ? origins_.toc_index(row_.id, row_.layer, row_.stored_size)
-                                : origins_.index(row_.layer, row_.stored_size));
+    HYDRANT_TRY(auto index, origins_.index(row_));
     return image::make_layout(std::move(index));
   }
 

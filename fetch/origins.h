@@ -41,6 +41,12 @@ class Origins {
   Result<std::shared_ptr<const image::LayerIndex>> toc_index(const std::string& device, const Digest& layer,
                                                              uint64_t stored_size);
 
+  // The one of the two that a layer's device is read by.
+  Result<std::shared_ptr<const image::LayerIndex>> index(const ObjectRow& object) {
+    return object.kind == ObjectKind::kTocLayer ? toc_index(object.id, object.layer, object.stored_size)
+                                                : index(object.layer, object.stored_size);
+  }
+
   // Nothing is opened until the origin is asked. Must not outlive this.
   std::shared_ptr<Origin> origin(const ObjectRow& object);
 

@@ -64,8 +64,7 @@ std::vector<ByteRange> in_order(std::vector<image::TimedRange> ranges) {
 }  // namespace
 
 struct Prefetcher::Layer {
-  Digest digest, diff_id;
-  uint64_t size = 0;
+  Digest diff_id;
   std::string device;  // its object
 };
 
@@ -92,10 +91,11 @@ Result<Prefetcher::Image> Prefetcher::image(const std::string& fsid) {
   Image image{.fsid = fsid, .manifest = {}, .layers = {}};
   HYDRANT_TRY(image.manifest, Digest::parse(facts.manifest));
   for (const auto& each : facts.layers) {
-    Layer layer{.digest = {}, .diff_id = {}, .size = each.size, .device = {}};
-    HYDRANT_TRY(layer.digest, Digest::parse(each.digest));
+    Layer layer{.diff_id = {}, .device = {}};
     HYDRANT_TRY(layer.diff_id, Digest::parse(each.diff_id));
-    layer.device = proto::device_object_id(image::kLayoutVersion, layer.diff_id.text());
+    // Images of older daemons do not tell.
+    layer.device =
+        each.device.empty() ? proto::device_object_id(image::kLayoutVersion, layer.diff_id.text()) : each.device;
     image.layers.push_back(std::move(layer));
   }
   return image;
@@ -144,7 +144,8 @@ Result<proto::PrefetchReply> Prefetcher::learn(const std::string& fsid) {
     auto found = std::find_if(touched.devices.begin(), touched.devices.end(),
                               [&](const auto& device) { return device.id == layer.device; });
     if (found == touched.devices.end()) continue;
-    HYDRANT_TRY(auto index, origins_.index(layer.digest, layer.size));
+    HYDRANT_TRY(auto row, catalogue_.object(layer.device));
+    HYDRANT_TRY(auto index, origins_.index(row));
     HYDRANT_TRY(auto files, index->files());
     auto entries = image::entries_of(layer.diff_id, files, timed(*found));
     run.insert(run.end(), entries.begin(), entries.end());
@@ -189,7 +190,8 @@ Result<proto::PrefetchReply> Prefetcher::replay(const Image& image) {
     if (std::none_of(list.entries.begin(), list.entries.end(),
                      [&](const auto& entry) { return entry.layer == layer.diff_id; }))
       continue;
-    HYDRANT_TRY(auto index, origins_.index(layer.digest, layer.size));
+    HYDRANT_TRY(auto row, catalogue_.object(layer.device));
+    HYDRANT_TRY(auto index, origins_.index(row));
     HYDRANT_TRY(auto files, index->files());
     objects_.prefetch(layer.device, in_order(image::ranges_of(list, layer.diff_id, files)));
   }
@@ -201,7 +203,8 @@ Result<proto::PrefetchReply> Prefetcher::fetch_paths(const Image& image, const s
   std::vector<const image::FileTable*> pointers;
   tables.reserve(image.layers.size());
   for (const Layer& layer : image.layers) {
-    HYDRANT_TRY(auto index, origins_.index(layer.digest, layer.size));
+    HYDRANT_TRY(auto row, catalogue_.object(layer.device));
+    HYDRANT_TRY(auto index, origins_.index(row));
     HYDRANT_TRY(auto files, index->files());
     tables.push_back(std::move(files));
     pointers.push_back(&tables.back());

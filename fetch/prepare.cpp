@@ -258,6 +258,7 @@ Result<> Preparer::build(Image& image, bool index_only) {
     reply.image.layers.push_back({.digest = layers[i].digest.text(),
                                   .size = layers[i].size,
                                   .diff_id = reading.diff_id.text(),
+                                  .device = reading.device(),
                                   .device_size = ident.device_size,
                                   .lazy = image::is_lazy(index->widest_span()),
                                   .why = why_not_lazy(*index),

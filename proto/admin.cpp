@@ -105,8 +105,8 @@ void describe(V& v, IngestBeginReply& m) {
 }
 template <class V>
 void describe(V& v, LayerFacts& m) {
-  v("digest", m.digest), v("size", m.size), v("diff_id", m.diff_id), v("device_size", m.device_size);
-  v("lazy", m.lazy), v("why", m.why), v("toc", m.toc);
+  v("digest", m.digest), v("size", m.size), v("diff_id", m.diff_id), v("device", m.device);
+  v("device_size", m.device_size), v("lazy", m.lazy), v("why", m.why), v("toc", m.toc);
 }
 template <class V>
 void describe(V& v, ImageFacts& m) {

@@ -214,6 +214,7 @@ struct LayerFacts {
   std::string digest = {};
   uint64_t size = 0;  // stored bytes
   std::string diff_id = {};
+  std::string device = {};  // object id
   uint64_t device_size = 0;
   bool lazy = false;
   std::string why = {};  // when not lazy: the reason
