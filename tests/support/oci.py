@@ -43,11 +43,13 @@ class Image:
         (self.directory / "blobs/sha256" / digest[7:]).write_bytes(data)
         return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
-    def add_layer(self, tar, media_type=LAYER_GZIP, stored=None, diff_id=None):
+    def add_layer(self, tar, media_type=LAYER_GZIP, stored=None, diff_id=None, annotations=None):
         """`stored` and `diff_id` replace what would follow from `tar`, to tell lies."""
         if stored is None:
             stored = gzip.compress(tar, 6, mtime=0) if media_type == LAYER_GZIP else tar
         self.layers.append(self.blob(stored, media_type))
+        if annotations:
+            self.layers[-1]["annotations"] = annotations
         self.diff_ids.append(diff_id or sha256(tar))
 
     def finish(self):
@@ -64,6 +66,13 @@ class Image:
 
 def manifest_descriptor(directory):
     return json.loads((pathlib.Path(directory) / "index.json").read_text())["manifests"][0]
+
+
+def layer_tars(directory):
+    """The layers of a layout with gzip layers, decompressed."""
+    blobs = pathlib.Path(directory) / "blobs/sha256"
+    manifest = json.loads((blobs / manifest_descriptor(directory)["digest"][7:]).read_text())
+    return [gzip.decompress((blobs / layer["digest"][7:]).read_bytes()) for layer in manifest["layers"]]
 
 
 def push(directory, port, name, tag="latest", auth=None):
