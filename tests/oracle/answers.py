@@ -27,7 +27,8 @@ def render(scripts):
 
 
 class Accepted:
-    """Rows of accepted.md: | name | step | kernel | engine | reason |, regular expressions that match wholly."""
+    """Rows of accepted.md: | name | step | kernel | engine | reason |, regular expressions that match wholly.
+    Groups are counted through the row."""
 
     def __init__(self):
         self.rows, self.used = [], {}
@@ -35,12 +36,13 @@ class Accepted:
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
             if len(cells) != 5 or cells[0] in ("Name", "") or set(cells[0]) == {"-"}:
                 continue
-            patterns = [re.compile(cell.strip("`").replace("\\|", "|")) for cell in cells[1:4]]
-            self.rows.append((cells[0], patterns))
+            # As one, so that a cell can refer to what one before it has matched. "." matches no line's end.
+            pattern = "\n".join(cell.strip("`").replace("\\|", "|") for cell in cells[1:4])
+            self.rows.append((cells[0], re.compile(pattern)))
 
     def find(self, step, kernel, engine):
-        for name, patterns in self.rows:
-            if all(p.fullmatch(text) for p, text in zip(patterns, (step, kernel, engine))):
+        for name, pattern in self.rows:
+            if pattern.fullmatch("\n".join((step, kernel, engine))):
                 self.used[name] = self.used.get(name, 0) + 1
                 return name
         return None
