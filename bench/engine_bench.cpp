@@ -133,6 +133,8 @@ class InProcess final : public Setup, private cachefiles::Receiver {
   // That many more objects in use, each with its daemon's handle. Yields how many there are.
   uint64_t open_objects(uint64_t count) {
     auto volume = engine_->acquire_volume("many").value();
+    more_.reserve(count);
+    handles_.reserve(count);
     for (uint64_t i = 0; i < count; ++i) {
       std::string key = "object " + std::to_string(i);
       more_.push_back(engine_->acquire_cookie(volume, as_bytes(key)).value());

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/byte_range.h"
+#include "base/small_mutex.h"
 #include "cachefiles/content_map.h"
 #include "cachefiles/descriptor.h"
 #include "cachefiles/disk.h"
@@ -81,8 +82,8 @@ class BackingFile {
   proto::FileIdentity identity_{};
   bool has_identity_ = false;
   std::atomic<bool> saving_{false};  // on the list
-  std::mutex save_;                  // one save at a time; held across the disk
-  std::mutex bits_;                  // setting bits against forgetting them after a failed sync
+  SmallMutex save_;                  // one save at a time; held across the disk
+  SmallMutex bits_;                  // setting bits against forgetting them after a failed sync
   // Failed syncs. Raised under bits_ together with forgetting. A writer loads it (acquire, pairs with the release of
   // the raise) before its bytes: the value seen says that those syncs are over and cannot lose them. It compares under
   // bits_ before it sets bits: no bit of bytes from before a failure is ever seen, not even by the next save.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/byte_range.h"
+#include "base/small_mutex.h"
 #include "proto/content_map_file.h"
 
 namespace hydrant::cachefiles {
@@ -68,7 +69,7 @@ class ContentMap {
   // Pointers are published with release and read with acquire; they change once, from null, and die with the map.
   std::atomic<Leaf*> first_{nullptr};  // objects up to 16 MiB need no tree
   std::atomic<Root*> root_{nullptr};
-  std::mutex grow_;  // one grower at a time, and clearing against marking durable
+  SmallMutex grow_;  // one grower at a time, and clearing against marking durable
   std::atomic<uint64_t> present_blocks_{0};
   std::atomic<uint64_t> durable_blocks_{0};
 };

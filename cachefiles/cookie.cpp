@@ -12,6 +12,29 @@
 
 namespace hydrant::cachefiles {
 
+size_t CookieSet::Hash::operator()(const CookieCore* cookie) const noexcept { return (*this)(cookie->key()); }
+bool CookieSet::Equal::operator()(const CookieCore* a, const CookieCore* b) const noexcept {
+  return (*this)(a->key(), b);
+}
+bool CookieSet::Equal::operator()(Bytes a, const CookieCore* b) const noexcept {
+  return as_text(a) == as_text(b->key());
+}
+
+std::shared_ptr<CookieCore> CookieSet::find(Bytes key) const {
+  auto found = cookies_.find(key);
+  return found == cookies_.end() ? nullptr : (*found)->weak_from_this().lock();
+}
+
+void CookieSet::insert(CookieCore& cookie) {
+  if (auto found = cookies_.find(cookie.key()); found != cookies_.end()) cookies_.erase(found);
+  cookies_.insert(&cookie);
+}
+
+void CookieSet::erase(CookieCore& cookie) {
+  auto found = cookies_.find(cookie.key());
+  if (found != cookies_.end() && *found == &cookie) cookies_.erase(found);
+}
+
 VolumeCore::~VolumeCore() { engine_.volume_gone(key_); }
 
 CookieCore::CookieCore(EngineImpl& engine, std::shared_ptr<VolumeCore> volume, Buffer key, CookieOptions options,
@@ -65,15 +88,14 @@ void CookieCore::run_lookup() {
   auto cache = engine_.cache();
   auto pass = cache && cache->live() ? cache->lookups().enter() : std::nullopt;
   if (!pass) return lookup_done(nullptr, cache && cache->has(Cache::kDead) ? -EIO : -ENOBUFS);
-  auto name = proto::object_name(key_);
-  if (!name) {
+  if (!proto::object_name(key_)) {
     log::warn("cachefiles.key_has_no_name", {{"volume", volume_->key()}, {"key_size", key_.size()}});
     return lookup_done(nullptr, -ENOBUFS);
   }
   auto volume = cache->obtain_volume(volume_->key(), volume_->coherency());
   if (!volume) return lookup_done(nullptr, -ENOBUFS);
   auto fanout = static_cast<uint8_t>(proto::hash_cookie(volume->hash(), key_));
-  auto object = std::make_shared<Object>(cache, shared_from_this(), std::move(volume), std::move(*name), fanout);
+  auto object = std::make_shared<Object>(cache, shared_from_this(), std::move(volume), fanout);
   {
     Lock lock(mutex_);
     object_ = object;

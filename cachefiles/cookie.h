@@ -5,9 +5,11 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
+#include <string_view>
+#include <unordered_set>
 #include <vector>
 
+#include "base/small_mutex.h"
 #include "cachefiles/engine.h"
 #include "cachefiles/file_slot.h"
 
@@ -16,6 +18,34 @@ namespace hydrant::cachefiles {
 class CookieCore;
 class EngineImpl;
 class Object;
+
+// The cookies of a volume by their keys, one a key. A cookie stands here from its acquisition until it is dropped or
+// succeeded, which its own memory outlives. Not thread-safe.
+class CookieSet {
+ public:
+  // Null: none, or one that is on its way out of memory.
+  std::shared_ptr<CookieCore> find(Bytes key) const;
+  // In the place of whoever has the same key.
+  void insert(CookieCore& cookie);
+  void erase(CookieCore& cookie);
+  size_t size() const { return cookies_.size(); }
+  auto begin() const { return cookies_.begin(); }
+  auto end() const { return cookies_.end(); }
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(Bytes key) const noexcept { return std::hash<std::string_view>{}(as_text(key)); }
+    size_t operator()(const CookieCore* cookie) const noexcept;
+  };
+  struct Equal {
+    using is_transparent = void;
+    bool operator()(const CookieCore* a, const CookieCore* b) const noexcept;
+    bool operator()(Bytes a, const CookieCore* b) const noexcept;
+    bool operator()(const CookieCore* a, Bytes b) const noexcept { return (*this)(b, a); }
+  };
+  std::unordered_set<CookieCore*, Hash, Equal> cookies_;
+};
 
 // Held by the consumer's pointer and by every cookie until it is dropped.
 class VolumeCore final : public Volume {
@@ -29,7 +59,7 @@ class VolumeCore final : public Volume {
 
   // Guarded by the engine's mutex.
   bool acquired = true;
-  std::unordered_map<std::string, std::weak_ptr<CookieCore>> cookies;
+  CookieSet cookies;
 
  private:
   EngineImpl& engine_;
@@ -41,7 +71,7 @@ class VolumeCore final : public Volume {
 // deleter that relinquishes.
 class CookieCore final : public Cookie, public std::enable_shared_from_this<CookieCore> {
  public:
-  using Lock = std::unique_lock<std::mutex>;
+  using Lock = std::unique_lock<SmallMutex>;
   enum class State : char {
     kQuiescent = '-',
     kLookingUp = 'L',
@@ -126,7 +156,7 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   std::atomic<int> accesses_{0};  // waits for data in flight
   std::atomic<bool> retire_{false};
 
-  mutable std::mutex mutex_;
+  mutable SmallMutex mutex_;
   State state_ = State::kQuiescent;
   unsigned uses_ = 0;
   std::atomic<bool> relinquished_{false};    // written under mutex_

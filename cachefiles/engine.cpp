@@ -170,19 +170,17 @@ Result<std::shared_ptr<Cookie>> EngineImpl::acquire_cookie(std::shared_ptr<Volum
   if (key.empty() || key.size() > kCookieKeyLimit || options.aux.size() > proto::kAuxLimit)
     return fail(Code::kInvalid, "cookie key: 1 to 255 bytes; aux data: at most 255");
   auto& volume_core = static_cast<VolumeCore&>(*volume);
-  std::string text(as_text(key));
   std::unique_lock lock(mutex_);
   std::shared_ptr<VolumeCore> core;
   if (auto found = volumes_.find(volume_core.key()); found != volumes_.end()) core = found->second.lock();
   if (core.get() != &volume_core) return fail(Code::kInvalid, "cookie: a volume of another engine");
-  std::shared_ptr<CookieCore> predecessor;
-  if (auto found = core->cookies.find(text); found != core->cookies.end()) predecessor = found->second.lock();
+  auto predecessor = core->cookies.find(key);
   if (predecessor && !predecessor->relinquished()) {
     lock.unlock();
     return fail(Code::kBusy, "cookie is acquired already");
   }
   auto cookie = std::make_shared<CookieCore>(*this, core, to_buffer(key), std::move(options), std::move(predecessor));
-  core->cookies.insert_or_assign(text, cookie);
+  core->cookies.insert(*cookie);
   lock.unlock();
   ++counters_.acquires;
   clients_.fetch_add(1);
@@ -201,10 +199,7 @@ void EngineImpl::cookie_relinquished() {
 
 void EngineImpl::cookie_dropped(CookieCore& cookie) {
   std::lock_guard lock(mutex_);
-  auto& cookies = cookie.registry();
-  auto found = cookies.find(std::string(as_text(cookie.key())));
-  // A successor may stand there already.
-  if (found != cookies.end() && found->second.lock().get() == &cookie) cookies.erase(found);
+  cookie.registry().erase(cookie);  // unless a successor stands there already
   --relinquishing_;
   changed_.notify_all();
 }

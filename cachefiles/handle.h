@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 
+#include "base/small_mutex.h"
 #include "cachefiles/engine.h"
 
 namespace hydrant::cachefiles {
@@ -30,7 +31,7 @@ class HandleImpl final : public Handle {
 
   const std::shared_ptr<Object> object_;
   const int32_t id_;
-  std::mutex position_mutex_;  // one plain write at a time, as a file's position lock
+  SmallMutex position_mutex_;  // one plain write at a time, as a file's position lock
   uint64_t position_ = 0;
 };
 

@@ -35,7 +35,7 @@ class InUse {
 
  private:
   struct Hash {
-    size_t operator()(const InodeId& id) const { return id.inode * 0x9E3779B97F4A7C15u ^ id.device; }
+    size_t operator()(const InodeId& id) const noexcept { return id.inode * 0x9E3779B97F4A7C15u ^ id.device; }
   };
   mutable std::mutex mutex_;
   std::unordered_set<InodeId, Hash> marks_;

@@ -16,9 +16,9 @@ Listing EngineImpl::listing(size_t cookie_limit) {
     if (!volume) continue;
     out.volumes.push_back({.key = key, .cookies = volume->cookies.size(), .acquired = volume->acquired});
     all += volume->cookies.size();
-    for (auto& [name, each] : volume->cookies) {
+    for (auto* each : volume->cookies) {
       if (cookies.size() >= cookie_limit) break;
-      if (auto cookie = each.lock()) cookies.push_back(std::move(cookie));
+      if (auto cookie = each->weak_from_this().lock()) cookies.push_back(std::move(cookie));
     }
     volumes.push_back(std::move(volume));
   }

@@ -22,24 +22,24 @@ std::atomic<uint32_t> next_debug_id{1};
 }  // namespace
 
 Object::Object(std::shared_ptr<Cache> cache, std::shared_ptr<CookieCore> cookie, std::shared_ptr<CacheVolume> volume,
-               std::string name, uint8_t fanout)
+               uint8_t fanout)
     : cache_(std::move(cache)),
       cookie_(std::move(cookie)),
       volume_(std::move(volume)),
-      name_(std::move(name)),
       fanout_(fanout),
       debug_id_(next_debug_id.fetch_add(1, std::memory_order_relaxed)) {
-  trace::event(Point::kRef, {{"object", debug_id_}, {"name", name_}, {"reason", "new"}});
+  trace::event(Point::kRef, {{"object", debug_id_}, {"name", name()}, {"reason", "new"}});
 }
 
-Object::~Object() { trace::event(Point::kRef, {{"object", debug_id_}, {"name", name_}, {"reason", "free"}}); }
+Object::~Object() { trace::event(Point::kRef, {{"object", debug_id_}, {"name", name()}, {"reason", "free"}}); }
 
 const std::string& Object::volume_key() const { return cookie_->volume().key(); }
 Bytes Object::key() const { return cookie_->key(); }
+std::string Object::name() const { return proto::object_name(key()).value(); }
 
 void Object::look_up(Gate::Pass pass, UniqueFunction<void(int)> done) {
   trace::Step step("look_up");
-  lookup_.emplace(Lookup{std::move(pass), std::move(done)});
+  lookup_ = std::make_unique<Lookup>(Lookup{std::move(pass), std::move(done)});
   int err = find_file();
   if (err) return finish_lookup(err);
   open_then(&Object::opened);
@@ -50,14 +50,14 @@ int Object::find_file() {
   if (!fanout) return -ENOBUFS;
   struct stat stat;
   int err = inject_read();
-  if (!err && ::fstatat(fanout->get(), name_.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) err = -errno;
+  if (!err && ::fstatat(fanout->get(), name().c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) err = -errno;
   trace::event(Point::kLookup,
-               {{"object", debug_id_}, {"name", name_}, {"inode", err ? 0 : stat.st_ino}, {"errno", -err}});
+               {{"object", debug_id_}, {"name", name()}, {"inode", err ? 0 : stat.st_ino}, {"errno", -err}});
   if (err == -EIO) cache_->io_error("lookup", err);
   if (err == -ENOENT) return create_file();
   if (err) return err;
   if (!S_ISREG(stat.st_mode)) {
-    if ((err = cache_->bury(fanout->get(), name_, stat, "weird"))) return err;
+    if ((err = cache_->bury(fanout->get(), name(), stat, "weird"))) return err;
     return create_file();
   }
   return open_existing(fanout->get(), stat);
@@ -67,12 +67,12 @@ int Object::open_existing(int directory, const struct stat& stat) {
   InodeId id = InodeId::of(stat);
   if (!cache_->in_use().mark(id)) {
     trace::event(Point::kMarkFailed, {{"object", debug_id_}, {"inode", id.inode}});
-    log::warn("cachefiles.object_in_use", {{"name", name_}});
+    log::warn("cachefiles.object_in_use", {{"name", name()}});
     return -EBUSY;
   }
   trace::event(Point::kMarkActive, {{"object", debug_id_}, {"inode", id.inode}});
   cache_->engine().descriptors().make_room();
-  Fd fd(::openat(directory, name_.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
+  Fd fd(::openat(directory, name().c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
   struct stat opened;
   if (!fd || ::fstat(fd.get(), &opened) != 0 || InodeId::of(opened) != id) {
     int err = fd ? -ESTALE : -errno;
@@ -121,7 +121,7 @@ void Object::open_then(void (Object::*next)(int)) {
   };
   if (!cache_->has(Cache::kOnDemand) || cache_->requests().object_open(*this)) return go_on(0);
   if (!(cookie_->options().advice & kAdviceWantCacheSize)) {
-    log::warn("cachefiles.open_refused", {{"name", name_}, {"why", "the consumer does not take the daemon's size"}});
+    log::warn("cachefiles.open_refused", {{"name", name()}, {"why", "the consumer does not take the daemon's size"}});
     return go_on(-EINVAL);
   }
   auto request = std::make_shared<Request>();
@@ -214,7 +214,7 @@ int Object::adjust_length(uint64_t size) {
     if (!err && ::ftruncate(fd.get(), off_t(target)) != 0) err = -errno;
   }
   if (err == -EIO) cache_->io_error("set the length of a file", err);
-  if (err) log::warn("cachefiles.length_not_set", {{"name", name_}, {"size", size}, {"errno", -err}});
+  if (err) log::warn("cachefiles.length_not_set", {{"name", name()}, {"size", size}, {"errno", -err}});
   return err == -EFBIG || err == -EINVAL || err == -EIO ? err : 0;
 }
 
@@ -227,16 +227,16 @@ int Object::link_new_file() {
   std::string self = "/proc/self/fd/" + std::to_string(fd.get());
   for (int attempt = 0; attempt < 2; ++attempt) {
     if (int err = inject_read()) return err;
-    if (::linkat(AT_FDCWD, self.c_str(), fanout->get(), name_.c_str(), AT_SYMLINK_FOLLOW) == 0) break;
+    if (::linkat(AT_FDCWD, self.c_str(), fanout->get(), name().c_str(), AT_SYMLINK_FOLLOW) == 0) break;
     if (errno != EEXIST || attempt > 0) return -errno;
     struct stat stat;
-    if (::fstatat(fanout->get(), name_.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    if (::fstatat(fanout->get(), name().c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) continue;
     if (InodeId::of(stat) == found_->id()) break;
-    if (int err = cache_->bury(fanout->get(), name_, stat, "stale")) return err;
+    if (int err = cache_->bury(fanout->get(), name(), stat, "stale")) return err;
   }
   named_ = true;
   found_->descriptor().let_close(weak_reopener());
-  trace::event(Point::kLink, {{"object", debug_id_}, {"name", name_}, {"inode", found_->id().inode}});
+  trace::event(Point::kLink, {{"object", debug_id_}, {"name", name()}, {"inode", found_->id().inode}});
   return 0;
 }
 
@@ -248,9 +248,9 @@ void Object::set_file(std::shared_ptr<BackingFile> file) {
 
 void Object::finish_lookup(int result) {
   // The pass goes last: until then the cache waits, and finds the cookie in its new state afterwards.
-  auto lookup = std::exchange(lookup_, std::nullopt);
+  auto lookup = std::move(lookup_);
   if (result) {
-    log::debug("cachefiles.lookup_failed", {{"name", name_}, {"errno", -result}});
+    log::debug("cachefiles.lookup_failed", {{"name", name()}, {"errno", -result}});
     release_file();
   }
   lookup->done(result);
@@ -270,7 +270,7 @@ void Object::reopen() {
   request->object = shared_from_this();
   request->reopen = true;
   request->done = [self = shared_from_this()](int result) {
-    if (result == -ESTALE) log::warn("cachefiles.reopen_refused", {{"name", self->name_}, {"why", "another size"}});
+    if (result == -ESTALE) log::warn("cachefiles.reopen_refused", {{"name", self->name()}, {"why", "another size"}});
     bool again = false;
     auto refused = self->cache_->requests().reopen_finished(*self, result, &again);
     fail_all(std::move(refused));
@@ -290,7 +290,7 @@ void Object::drop() {
 // The name is as good as the descriptor: while the file is marked in use nobody of ours takes it away, and whoever else
 // does is found out.
 Fd Object::open_again() {
-  std::string path = proto::fanout_directory(fanout_) + "/" + name_;
+  std::string path = proto::fanout_directory(fanout_) + "/" + name();
   return Fd(::openat(volume_->directory(), path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
 }
 

@@ -4,10 +4,10 @@
 
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 
 #include "base/gate.h"
+#include "base/small_mutex.h"
 #include "cachefiles/backing_file.h"
 #include "cachefiles/requests.h"
 #include "proto/cachefiles_label.h"
@@ -22,11 +22,11 @@ class CookieCore;
 class Object : public std::enable_shared_from_this<Object>, private Reopener {
  public:
   Object(std::shared_ptr<Cache> cache, std::shared_ptr<CookieCore> cookie, std::shared_ptr<CacheVolume> volume,
-         std::string name, uint8_t fanout);
+         uint8_t fanout);
   ~Object();
 
   const std::string& volume_key() const;
-  const std::string& name() const { return name_; }
+  std::string name() const;  // made from the key, which has one
   Bytes key() const;
   Cache& cache() const { return *cache_; }
   const std::shared_ptr<Cache>& cache_ptr() const { return cache_; }
@@ -89,12 +89,11 @@ class Object : public std::enable_shared_from_this<Object>, private Reopener {
   const std::shared_ptr<Cache> cache_;
   const std::shared_ptr<CookieCore> cookie_;
   const std::shared_ptr<CacheVolume> volume_;
-  const std::string name_;
   const uint8_t fanout_;
   const uint32_t debug_id_;
 
   // The lookup, the invalidation and the withdrawal of an object follow each other; these need no lock.
-  std::optional<Lookup> lookup_;
+  std::unique_ptr<Lookup> lookup_;
   std::shared_ptr<BackingFile> found_;  // between finding and attaching
   bool existing_ = false;               // found_ has a name
   std::atomic<bool> named_{false};      // the attached file has a name; the maintenance thread reads it
@@ -102,7 +101,7 @@ class Object : public std::enable_shared_from_this<Object>, private Reopener {
   bool doomed_ = false;  // its invalidation failed: it is not to be found again
   std::atomic<bool> local_write_{false};
 
-  mutable std::mutex file_mutex_;
+  mutable SmallMutex file_mutex_;
   std::shared_ptr<BackingFile> file_;
 };
 

@@ -39,7 +39,9 @@ int RequestTable::add(const RequestPtr& request) {
   if (request->reopen) info.reopen_pending = true;
   requests_.emplace(request->id, request);
   size_.store(requests_.size(), std::memory_order_relaxed);
-  info.requests.insert(request->id);
+  request->next = info.requests;
+  if (info.requests) info.requests->previous = request.get();
+  info.requests = request.get();
   arm(*request);
   return 0;
 }
@@ -55,7 +57,10 @@ void RequestTable::erase(Request& request) {
   request.pending = false;
   request.fresh = false;
   deliverable_.erase(request.id);
-  request.object->ondemand.requests.erase(request.id);
+  auto& first = request.object->ondemand.requests;
+  (request.previous ? request.previous->next : first) = request.next;
+  if (request.next) request.next->previous = request.previous;
+  request.next = request.previous = nullptr;
   if (request.reopen) request.object->ondemand.reopen_pending = false;
   requests_.erase(request.id);
   size_.store(requests_.size(), std::memory_order_relaxed);
@@ -68,10 +73,8 @@ void RequestTable::arm(Request& request) {
 }
 
 void RequestTable::unblock(Object& object) {
-  for (uint32_t id : object.ondemand.requests) {
-    auto& request = *requests_.at(id);
-    if (request.fresh) deliverable_.insert(id);
-  }
+  for (auto* request = object.ondemand.requests; request; request = request->next)
+    if (request->fresh) deliverable_.insert(request->id);
 }
 
 RequestTable::Taken RequestTable::take(size_t buffer_size) {
@@ -93,8 +96,8 @@ RequestTable::Taken RequestTable::take(size_t buffer_size) {
     if (request->opcode == Opcode::kRead && info.state != State::kOpen) {
       // CLOSE: the daemon gave its handle up; it gets a new one before it gets the READs.
       info.state = State::kReopening;
-      for (uint32_t id : info.requests)
-        if (requests_.at(id)->opcode == Opcode::kRead) deliverable_.erase(id);
+      for (auto* each = info.requests; each; each = each->next)
+        if (each->opcode == Opcode::kRead) deliverable_.erase(each->id);
       if (info.reopen_pending)
         info.reopen_again = true;
       else
@@ -159,9 +162,9 @@ RequestPtr RequestTable::handle_closed(Object& object, int32_t id) {
     info.state = State::kClose;
     unblock(object);
   }
-  for (uint32_t pending : info.requests) {
-    RequestPtr request = requests_.at(pending);
-    if (request->opcode != Opcode::kClose) continue;
+  for (auto* each = info.requests; each; each = each->next) {
+    if (each->opcode != Opcode::kClose) continue;
+    RequestPtr request = requests_.at(each->id);
     erase(*request);
     return request;
   }
@@ -170,8 +173,8 @@ RequestPtr RequestTable::handle_closed(Object& object, int32_t id) {
 
 std::vector<RequestPtr> RequestTable::take_fresh_reads(Object& object) {
   std::vector<RequestPtr> out;
-  for (uint32_t id : object.ondemand.requests)
-    if (auto& request = requests_.at(id); request->opcode == Opcode::kRead && request->fresh) out.push_back(request);
+  for (auto* each = object.ondemand.requests; each; each = each->next)
+    if (each->opcode == Opcode::kRead && each->fresh) out.push_back(requests_.at(each->id));
   for (auto& request : out) erase(*request);
   return out;
 }
@@ -283,7 +286,7 @@ std::vector<RequestPtr> RequestTable::drop(Object& object) {
   std::lock_guard lock(mutex_);
   object.ondemand.state = State::kDropping;
   std::vector<RequestPtr> out;
-  for (uint32_t id : object.ondemand.requests) out.push_back(requests_.at(id));
+  for (auto* each = object.ondemand.requests; each; each = each->next) out.push_back(requests_.at(each->id));
   for (auto& request : out) erase(*request);
   return out;
 }

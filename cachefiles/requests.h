@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -33,8 +34,10 @@ struct Request {
 
   // Guarded by the table.
   uint32_t id = 0;
-  bool pending = false;  // in the table
-  bool fresh = false;    // NEW: not delivered, or re-armed
+  bool pending = false;     // in the table
+  bool fresh = false;       // NEW: not delivered, or re-armed
+  Request* next = nullptr;  // of the object's; so for the previous one
+  Request* previous = nullptr;
 
   // By whoever took it out of the table.
   void complete(int result) {
@@ -51,7 +54,38 @@ struct OnDemand {
   bool reopen_pending = false;  // its OPEN is in the table
   bool reopen_again = false;    // asked for while one was pending
   int32_t id = 0;               // 0 never delivered, -1 closed by the daemon
-  std::set<uint32_t> requests;  // ids of its requests
+  Request* requests = nullptr;  // a list of those in the table, the youngest first
+};
+
+// Numbers that are given out one after the other: a bit each, a page of them at a time. Not thread-safe.
+class IdSet {
+ public:
+  bool contains(int32_t id) const {
+    auto page = pages_.find(id / kPage);
+    return page != pages_.end() && page->second.test(size_t(id % kPage));
+  }
+  void insert(int32_t id) {
+    auto& page = pages_[id / kPage];
+    size_ += !page.test(size_t(id % kPage));
+    page.set(size_t(id % kPage));
+  }
+  void erase(int32_t id) {
+    auto page = pages_.find(id / kPage);
+    if (page == pages_.end() || !page->second.test(size_t(id % kPage))) return;
+    page->second.reset(size_t(id % kPage));
+    --size_;
+    if (page->second.none()) pages_.erase(page);
+  }
+  void clear() {
+    pages_.clear();
+    size_ = 0;
+  }
+  size_t size() const { return size_; }
+
+ private:
+  static constexpr int32_t kPage = 512;
+  std::unordered_map<int32_t, std::bitset<kPage>> pages_;
+  size_t size_ = 0;
 };
 
 // Thread-safe.
@@ -132,7 +166,7 @@ class RequestTable {
   std::atomic<size_t> size_{0};  // of requests_; a hint to whoever has no lock
   // NEW requests but READs of reopening objects: what a scan has to look at, in its order.
   std::set<uint32_t> deliverable_;
-  std::set<int32_t> object_ids_;
+  IdSet object_ids_;
 };
 
 // Completes each with -EIO.

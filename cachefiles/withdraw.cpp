@@ -48,7 +48,7 @@ void Object::commit() {
   } else {
     if (local_write_ || needs_update_) write_label(proto::Content::kNoData);
     if (!named_)
-      if (int err = link_new_file()) log::warn("cachefiles.not_named", {{"name", name_}, {"errno", -err}});
+      if (int err = link_new_file()) log::warn("cachefiles.not_named", {{"name", name()}, {"errno", -err}});
     if (named_ && !counted) counted = ::fstat(file->open().get(), &stat) == 0;
     save_map();
   }
@@ -65,13 +65,13 @@ void Object::unlink_file() {
   found_->delete_map(cache_->maps_directory());
   auto fanout = volume_->open_fanout(fanout_);
   struct stat stat;
-  if (!fanout || ::fstatat(fanout->get(), name_.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) return;
+  if (!fanout || ::fstatat(fanout->get(), name().c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) return;
   if (InodeId::of(stat) != found_->id()) return;
   trace::event(trace::Point::kUnlink, {{"object", debug_id_},
                                        {"inode", found_->id().inode},
                                        {"reason", cookie_->retiring() ? "was_retired" : "inval"}});
   int err = inject_remove();
-  if (!err && ::unlinkat(fanout->get(), name_.c_str(), 0) != 0) err = -errno;
+  if (!err && ::unlinkat(fanout->get(), name().c_str(), 0) != 0) err = -errno;
   if (err == -EIO) cache_->io_error("unlink", err);
 }
 
