@@ -104,7 +104,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   const uint64_t batch_bytes = std::max(std::min(kBatch, fill.device.size()), layout.granule());
   const uint64_t decoding = std::min(kDecoding, 2 * fill.device.size());
   HYDRANT_TRY(auto share,
-              shop_.memory.take(batch_bytes + layout.granule() + decoding, flight->priority, deadline, stop));
+              shop_.memory.take(batch_bytes + layout.decoder_memory() + decoding, flight->priority, deadline, stop));
   const Instant began = Clock::system().now();
 
   GranuleBatch batch(batch_bytes);
