@@ -93,8 +93,12 @@ struct CommandLine {
         ->needs(fsid);
     sub->add_option("--domain-id", mount.domain_id, "Domain of --fsid")->needs(fsid);
     add_socket(sub)->needs(fsid);
+    CLI::Option* background =
+        sub->add_flag("--background", mount.background, "Fetch the rest of the image while nobody wants anything else");
+    background->excludes(fsid);
     sub->add_flag("--no-prefetch", mount.no_prefetch,
-                  "Fetch nothing ahead of its readers, learn nothing from this start");
+                  "Fetch nothing ahead of its readers, learn nothing from this start")
+        ->excludes(background);
     sub->add_option("--read-ahead-kb", mount.read_ahead_kb, "Kernel read-ahead of the mount; 0: default")
         ->check(CLI::Range(0u, 65536u));
   }

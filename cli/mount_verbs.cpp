@@ -123,6 +123,7 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
                           .as = options.as,
                           .platform = options.platform,
                           .plain_http = options.plain_http ? std::optional(true) : std::nullopt,
+                          .background = options.background,
                           .prefetch = !options.no_prefetch},
                          patience);
     if (!image) return give_up(std::move(image).error());

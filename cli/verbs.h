@@ -31,6 +31,7 @@ struct MountOptions {
   std::string domain_id = {};
   uint32_t read_ahead_kb = 0;  // 0: hydrantd's default
   bool no_prefetch = false;
+  bool background = false;
   double timeout_s = 0;  // 0: none; a silent daemon is given up on all the same
 };
 

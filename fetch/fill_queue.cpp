@@ -6,6 +6,10 @@
 
 namespace hydrant::fetch {
 
+namespace {
+constexpr unsigned kBackgroundLimit = 2;
+}
+
 class FillQueue::Entry {
  public:
   Priority priority;
@@ -33,17 +37,24 @@ FillQueue::Ticket FillQueue::submit(Priority priority, UniqueFunction<void(std::
   ticket->origin = std::move(origin);
   ticket->work = std::move(work);
   {
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (stop_.stop_requested()) return nullptr;
     queued_[size_t(priority)].push_back(ticket);
+    if (priority == Priority::kDemand) make_way(lock);
   }
   wake_.notify_one();
   return ticket;
 }
 
+void FillQueue::make_way(std::unique_lock<std::mutex>&) {
+  if (background_running_ == 0) return;
+  way_.request_stop();
+  way_ = {};
+}
+
 void FillQueue::promote(const Ticket& ticket) {
   {
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (!ticket || ticket->priority == Priority::kDemand) return;
     auto& queue = queued_[size_t(ticket->priority)];
     auto at = std::find(queue.begin(), queue.end(), ticket);
@@ -52,15 +63,17 @@ void FillQueue::promote(const Ticket& ticket) {
     ticket->priority = Priority::kDemand;
     ticket->not_before = Instant::min();
     queued_[size_t(Priority::kDemand)].push_back(ticket);
+    make_way(lock);
   }
   wake_.notify_one();
 }
 
 void FillQueue::stop() {
-  std::array<std::deque<Ticket>, 3> dropped;  // destroyed without the lock: work may own much
+  std::array<std::deque<Ticket>, 4> dropped;  // destroyed without the lock: work may own much
   {
     std::lock_guard lock(mutex_);
     stop_.request_stop();
+    way_.request_stop();
     dropped.swap(queued_);
   }
   // Whoever queued the work may hold its ticket, and the work may hold them.
@@ -108,6 +121,11 @@ FillQueue::Ticket FillQueue::take(std::unique_lock<std::mutex>& lock) {
           ++undemanded_running_;
           return ticket;
         }
+    if (running_ == background_running_ && background_running_ < kBackgroundLimit)
+      if (auto ticket = first_ready(queued_[size_t(Priority::kBackground)])) {
+        ++background_running_;
+        return ticket;
+      }
     if (next == Instant::max())
       wake_.wait(lock);
     else
@@ -119,18 +137,21 @@ void FillQueue::run() {
   std::unique_lock lock(mutex_);
   while (Ticket ticket = take(lock)) {
     // `priority` is final now: promote() finds queued entries only.
-    const bool undemanded = ticket->priority != Priority::kDemand;
+    const bool background = ticket->priority == Priority::kBackground;
+    const bool undemanded = ticket->priority != Priority::kDemand && !background;
+    const std::stop_token stop = background ? way_.get_token() : stop_.get_token();
     const std::string origin = std::move(ticket->origin);
     auto work = std::move(ticket->work);
     ++running_;
     if (!origin.empty()) ++origin_running_[origin];
     ticket.reset();
     lock.unlock();
-    work(stop_.get_token());
+    work(stop);
     work = {};
     lock.lock();
     --running_;
     undemanded_running_ -= undemanded;
+    background_running_ -= background;
     if (auto share = origin_running_.find(origin); share != origin_running_.end() && --share->second == 0)
       origin_running_.erase(share);
     // This thread takes one entry; its leaving may have made room for another.

@@ -1,5 +1,5 @@
-// Who works next: a fixed number of threads over a queue with three priorities, demand strictly before read-ahead
-// before prefetch, and a share of the threads for each origin, so that one that is dead holds nobody else's.
+// Who works next: a fixed number of threads over a queue with four priorities, demand strictly before read-ahead before
+// prefetch before background, and a share of the threads for each origin, so that one that is dead holds nobody else's.
 #pragma once
 
 #include <array>
@@ -19,15 +19,16 @@
 
 namespace hydrant::fetch {
 
-// Of a reader that waits; of a stream that has begun; of what nobody has asked for yet.
-enum class Priority { kDemand, kAhead, kPrefetch };
+// Of a reader that waits; of a stream that has begun; of what a reader will probably ask for; of all the rest.
+enum class Priority { kDemand, kAhead, kPrefetch, kBackground };
 
 // Thread-safe. The queue is bounded by its users: one entry for each granule that somebody misses, and a few for each
 // stream.
 class FillQueue {
  public:
   // `workers`: 1..256. Read-ahead and prefetch get at most a quarter of them (one at least), so demand never waits for
-  // either.
+  // either. Background work runs only while nothing else does, two at a time, and gives way: its token stops as soon as
+  // demand is submitted, and it is expected to submit itself again.
   explicit FillQueue(unsigned workers);
   ~FillQueue();
 
@@ -49,15 +50,16 @@ class FillQueue {
  private:
   void run();
   Ticket take(std::unique_lock<std::mutex>& lock);
+  void make_way(std::unique_lock<std::mutex>& lock);
   bool in_share(std::unique_lock<std::mutex>& lock, const Entry& entry) const;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
-  std::array<std::deque<Ticket>, 3> queued_;  // by priority
-  unsigned running_ = 0, undemanded_running_ = 0;
+  std::array<std::deque<Ticket>, 4> queued_;  // by priority
+  unsigned running_ = 0, undemanded_running_ = 0, background_running_ = 0;
   std::unordered_map<std::string, unsigned> origin_running_;
   const unsigned workers_, undemanded_limit_;
-  std::stop_source stop_;
+  std::stop_source stop_, way_;  // of everything; of the background work that runs
   std::vector<std::jthread> threads_;
 };
 

@@ -89,40 +89,89 @@ void Filler::prefetch(std::vector<ByteRange> wanted) {
                                            deadline](std::stop_token) { self->plan_prefetch(wanted, deadline); });
 }
 
+// The parts of `range` that nobody has written. Its error has sys ENOBUFS while the cache has not attached its file.
+Result<std::vector<ByteRange>> Filler::holes(ObjectHandle& handle, ByteRange range) {
+  std::vector<ByteRange> holes;
+  while (!range.empty()) {
+    const int64_t data = handle.lseek(static_cast<int64_t>(range.begin), SEEK_DATA);
+    if (data < 0 && data != -ENXIO) return fail_sys(static_cast<int>(-data), name_ + ": look for what is missing");
+    const uint64_t end = data < 0 ? range.end : std::min(range.end, static_cast<uint64_t>(data));
+    if (range.begin < end) holes.push_back({range.begin, end});
+    if (end == range.end) break;
+    const int64_t hole = handle.lseek(data, SEEK_HOLE);
+    if (hole <= data) break;
+    range.begin = std::min(range.end, static_cast<uint64_t>(hole));
+  }
+  return holes;
+}
+
 void Filler::plan_prefetch(const std::vector<ByteRange>& wanted, Deadline deadline) {
   auto handle = open_handle();
   if (!handle) return;
   auto layout = this->layout();
   if (!layout) return log::warn("prefetch.layout", {{"object", name_}, {"reason", layout.error().what}});
-  std::vector<ByteRange> holes;
+  std::vector<ByteRange> missing;
   for (ByteRange range : wanted) {
-    range = intersect(range, {0, (*layout)->device_size()});
-    while (!range.empty()) {
-      int64_t data = (*handle)->lseek(static_cast<int64_t>(range.begin), SEEK_DATA);
-      if (data == -ENOBUFS && !deadline.passed()) {
-        // The cache has not attached its file yet.
-        shop_.queue.submit(
-            Priority::kPrefetch,
-            [self = shared_from_this(), wanted, deadline](std::stop_token) { self->plan_prefetch(wanted, deadline); },
-            Clock::system().now() + shop_.options.first_backoff / 10);
-        return;
-      }
-      if (data < 0 && data != -ENXIO) return log::warn("prefetch.lookup", {{"object", name_}, {"errno", -data}});
-      const uint64_t end = data < 0 ? range.end : std::min(range.end, static_cast<uint64_t>(data));
-      if (range.begin < end) holes.push_back({range.begin, end});
-      if (end == range.end) break;
-      int64_t hole = (*handle)->lseek(data, SEEK_HOLE);
-      if (hole <= data) break;
-      range.begin = std::min(range.end, static_cast<uint64_t>(hole));
+    auto found = holes(**handle, intersect(range, {0, (*layout)->device_size()}));
+    if (!found && found.error().sys == ENOBUFS && !deadline.passed()) {
+      shop_.queue.submit(
+          Priority::kPrefetch,
+          [self = shared_from_this(), wanted, deadline](std::stop_token) { self->plan_prefetch(wanted, deadline); },
+          Clock::system().now() + shop_.options.first_backoff / 10);
+      return;
     }
+    if (!found) return log::warn("prefetch.lookup", {{"object", name_}, {"reason", found.error().what}});
+    missing.insert(missing.end(), found->begin(), found->end());
   }
   Lock lock(mutex_);
   if (!handle_) return;
-  for (ByteRange hole : holes) claim_prefetch(lock, hole);
+  for (ByteRange hole : missing) claim_prefetch(lock, hole, Priority::kPrefetch);
+}
+
+void Filler::complete(UniqueFunction<void()> done) {
+  {
+    Lock lock(mutex_);
+    if (!handle_ || completed_) return;
+    completed_ = std::move(done);
+  }
+  go_on(0, /*found=*/false, Instant::min());
+}
+
+void Filler::go_on(uint64_t from, bool found, Instant not_before) {
+  shop_.queue.submit(
+      Priority::kBackground, [self = shared_from_this(), from, found](std::stop_token) { self->step(from, found); },
+      not_before, place_);
+}
+
+// Claims what is missing of the next part of the device; the step after it stands behind those fills in the queue. A
+// whole pass that has `found` nothing missing is the last one.
+void Filler::step(uint64_t from, bool found) {
+  auto handle = open_handle();
+  if (!handle) return;
+  const Instant now = Clock::system().now();
+  auto layout = this->layout();
+  if (!layout) return go_on(from, found, now + shop_.options.background_pause);
+  const ByteRange window = {from, std::min((*layout)->device_size(), from + shop_.options.background_unit)};
+  auto missing = holes(**handle, window);
+  if (!missing) return go_on(from, found, now + shop_.options.background_pass);
+  found |= !missing->empty();
+  const bool last = window.end == (*layout)->device_size();
+  bool failed = false;
+  UniqueFunction<void()> done;
+  {
+    Lock lock(mutex_);
+    if (!handle_) return;
+    for (ByteRange hole : *missing) claim_prefetch(lock, hole, Priority::kBackground);
+    failed = std::exchange(background_failed_, false);
+    if (last && !found) done = std::exchange(completed_, {});
+  }
+  if (last && !found) return done();
+  const Duration pause = failed ? shop_.options.background_pause : last ? shop_.options.background_pass : Duration(0);
+  go_on(last ? 0 : window.end, last ? false : found, pause > Duration(0) ? now + pause : Instant::min());
 }
 
 // Claims with a hole whatever its fill completes, so that the next hole in the same span is not fetched again.
-void Filler::claim_prefetch(Lock& lock, ByteRange hole) {
+void Filler::claim_prefetch(Lock& lock, ByteRange hole, Priority priority) {
   const uint64_t granule = layout_->granule();
   auto known = [&](uint64_t index) {
     return claims_.contains(index) || filled_at_.contains(index) || held_.contains(index);
@@ -139,7 +188,7 @@ void Filler::claim_prefetch(Lock& lock, ByteRange hole) {
     uint64_t begin = first, end = first + 1;
     while (begin > fill.begin / granule && !known(begin - 1)) --begin;
     while (end * granule < fill.end && !known(end)) ++end;
-    add_flight(lock, {begin * granule, granule_range(end - 1).end}, Priority::kPrefetch);
+    add_flight(lock, {begin * granule, granule_range(end - 1).end}, priority);
     hole.begin = std::min(hole.end, end * granule);
   }
 }

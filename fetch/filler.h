@@ -28,6 +28,9 @@ struct FillOptions {
   uint64_t longest_ahead = 64 << 20;  // device bytes of one run-ahead, which is one request to the origin
   Duration ahead_time = std::chrono::milliseconds(250);  // what a run-ahead may take at the speed seen so far
   Duration held_time = std::chrono::seconds(1);          // see Filler::held_
+  uint64_t background_unit = 8 << 20;                    // device bytes of one step of complete()
+  Duration background_pass = std::chrono::seconds(1);    // between two looks for what is missing
+  Duration background_pause = std::chrono::seconds(30);  // after a fill that failed
 };
 
 // What all fillers of a daemon share. Outlives them.
@@ -58,6 +61,10 @@ class Filler : public std::enable_shared_from_this<Filler> {
   // streams ask for; failures are nobody's. Returns at once.
   void prefetch(std::vector<ByteRange> wanted);
 
+  // Fetches all that the cache does not have, while nobody wants anything else of the daemon. `done` is called when
+  // that is so, and never after close(). What fails is tried again later.
+  void complete(UniqueFunction<void()> done);
+
   // Fails the readers whose deadline has passed while no worker could attend to them.
   void expire();
 
@@ -82,7 +89,10 @@ class Filler : public std::enable_shared_from_this<Filler> {
   void load_layout();
   Result<std::shared_ptr<const image::Layout>> layout();
   void plan_prefetch(const std::vector<ByteRange>& wanted, Deadline deadline);
-  void claim_prefetch(Lock& lock, ByteRange hole);
+  void claim_prefetch(Lock& lock, ByteRange hole, Priority priority);
+  Result<std::vector<ByteRange>> holes(ObjectHandle& handle, ByteRange range);
+  void go_on(uint64_t from, bool found, Instant not_before);
+  void step(uint64_t from, bool found);
   void admit(Lock& lock, const WaiterPtr& waiter, Finished& finished);
   void claim_run(Lock& lock, ByteRange run);
   bool extend_queued(Lock& lock, ByteRange piece);
@@ -92,7 +102,8 @@ class Filler : public std::enable_shared_from_this<Filler> {
   FlightPtr add_flight(Lock& lock, ByteRange wanted, Priority priority, Buffer ready = {});
   void release_held(Lock& lock, uint64_t index, Priority priority);
   void run(const FlightPtr& flight, std::stop_token queue_stop);
-  Result<> attempt(const FlightPtr& flight, const image::Layout& layout, const image::Fill& fill, Deadline deadline);
+  Result<> attempt(const FlightPtr& flight, const image::Layout& layout, const image::Fill& fill, Deadline deadline,
+                   std::stop_token stop);
   Result<> deliver(const FlightPtr& flight, Bytes bytes, uint64_t offset);
   bool awaited(const GranuleBatch& batch);
   bool hold(const FlightPtr& flight, Bytes bytes, uint64_t offset);
@@ -130,7 +141,9 @@ class Filler : public std::enable_shared_from_this<Filler> {
   };
   std::unordered_map<uint64_t, Held> held_;
   Streams streams_;
-  uint64_t speed_ = 0;  // device bytes a second, of the fills so far; 0: not known
+  UniqueFunction<void()> completed_;  // of complete(); empty: not asked for, or done
+  bool background_failed_ = false;    // since the last step
+  uint64_t speed_ = 0;                // device bytes a second, of the fills so far; 0: not known
 };
 
 }  // namespace hydrant::fetch

@@ -44,9 +44,11 @@ void Filler::run(const FlightPtr& flight, std::stop_token queue_stop) {
   image::Fill fill;
   Deadline deadline{Instant::min()};
   Buffer ready;
+  bool background = false;
   {
     Lock lock(mutex_);
-    if (!handle_ || queue_stop.stop_requested()) return;  // close() has answered, or will
+    if (!handle_) return;  // close() has answered
+    background = flight->priority == Priority::kBackground;
     flight->running = true;
     ++flight->attempts;
     layout = layout_;
@@ -70,18 +72,28 @@ void Filler::run(const FlightPtr& flight, std::stop_token queue_stop) {
     deadline = flight_deadline(lock, flight);
   }
 
-  auto result = ready.empty() ? attempt(flight, *layout, fill, deadline) : deliver(flight, ready, flight->wanted.begin);
+  // Background work ends when the queue wants its worker; all work with the filler.
+  std::stop_source end;
+  std::stop_callback closed(stop_.get_token(), [&] { end.request_stop(); });
+  std::stop_callback makes_way(background ? queue_stop : std::stop_token(), [&] { end.request_stop(); });
+  auto result = ready.empty() ? attempt(flight, *layout, fill, deadline, end.get_token())
+                              : deliver(flight, ready, flight->wanted.begin);
 
   std::vector<WaiterPtr> failed;
   {
     Lock lock(mutex_);
     if (!handle_) return;
+    if (!result && background) {
+      const bool made_way = queue_stop.stop_requested();
+      if (made_way) result.error().retry = true;  // for readers that have joined: it is demand now
+      background_failed_ |= !made_way;
+    }
     if (result && !ready.empty()) {
       // Fetched, and counted, when it was held.
     } else if (result) {
       ++counters_->fills;
       if (flight->priority == Priority::kAhead) ++counters_->ahead_fills;
-      if (flight->priority == Priority::kPrefetch) ++counters_->prefetch_fills;
+      if (flight->priority >= Priority::kPrefetch) ++counters_->prefetch_fills;
     } else {
       if (!again(lock, flight, result.error(), failed)) fail_claims(lock, flight, failed);
     }
@@ -97,9 +109,9 @@ void Filler::run(const FlightPtr& flight, std::stop_token queue_stop) {
 }
 
 Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, const image::Fill& fill,
-                         Deadline deadline) {
+                         Deadline deadline, std::stop_token stop) {
   if (deadline.passed()) return fail({.code = Code::kTooSlow, .what = "the reader's deadline passed", .retry = true});
-  std::stop_token stop = stop_.get_token();
+  if (stop.stop_requested()) return fail(Code::kCancelled, "not wanted any more");
   HYDRANT_TRY(auto blob, origin_->blob(deadline));
   const uint64_t batch_bytes = std::max(std::min(kBatch, fill.device.size()), layout.granule());
   const uint64_t decoding = std::min(kDecoding, 2 * fill.device.size());
@@ -247,7 +259,7 @@ bool Filler::again(Lock& lock, const FlightPtr& flight, const Error& error, std:
   Instant at = Instant::min();
   if (error.code == Code::kCorrupt) {
     ++counters_->refetches;
-  } else {
+  } else if (error.code != Code::kCancelled) {
     ++counters_->retries;
     Duration backoff = shop_.options.first_backoff * (1U << std::min(flight->attempts - 1, 10U));
     at = now + jittered(std::min(backoff, shop_.options.longest_backoff));

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <future>
 
 #include "fetch/fake_control.h"
 #include "image/index/identity_layout.h"
@@ -452,12 +453,70 @@ TEST_F(FillerTest, APrefetchOfAFileThatIsNotAttachedYetComesLater) {
 
 TEST_F(FillerTest, APrefetchThatFailsIsNobodysFailure) {
   start(1);
-  blob().answer({.kind = FakeAnswer::Kind::kFail}, 1);
+  FakeAnswer broken{.kind = FakeAnswer::Kind::kFail};
+  broken.error.retry = true;
+  blob().answer(broken, 1);
   filler_->prefetch({{4 * kGranule, 5 * kGranule}});
   ASSERT_TRUE(wait_for_reads(1));
   read(4);
   EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
   EXPECT_TRUE(counters_->failures().empty());
+}
+
+TEST_F(FillerTest, ABackgroundFetchCompletesTheObjectAndSaysSo) {
+  auto options = quick();
+  options.background_unit = 4 * kGranule;
+  options.background_pass = 1ms;
+  start(2, options);
+  const Buffer there(2 * kGranule, std::byte{1});
+  ASSERT_EQ(handle_->pwrite(there, 5 * kGranule), int64_t(2 * kGranule));
+  std::promise<void> done;
+  filler_->complete([&] { done.set_value(); });
+  ASSERT_EQ(done.get_future().wait_for(20s), std::future_status::ready);
+  expect_right({0, 5 * kGranule});
+  expect_right({7 * kGranule, 32 * kGranule});
+  EXPECT_EQ(handle_->content({5 * kGranule, 7 * kGranule}), there) << "it was there";
+}
+
+TEST_F(FillerTest, ABackgroundFetchGivesWayToReadersAndGoesOn) {
+  auto options = quick();
+  options.background_unit = 4 * kGranule;
+  options.background_pass = 1ms;
+  start(1, options);
+  blob().answer({.kind = FakeAnswer::Kind::kStall}, 1);
+  std::promise<void> done;
+  filler_->complete([&] { done.set_value(); });
+  ASSERT_TRUE(wait_for_reads(1));
+  read(20);  // the only worker hangs in background work
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  EXPECT_EQ(blob().reads()[1].begin, 20 * kGranule);
+  ASSERT_EQ(done.get_future().wait_for(20s), std::future_status::ready);
+  expect_right({0, 32 * kGranule});
+  EXPECT_TRUE(counters_->failures().empty());
+}
+
+TEST_F(FillerTest, AReaderThatHasJoinedABackgroundFetchIsServedWhenThatGivesWay) {
+  auto options = quick();
+  options.background_unit = 4 * kGranule;
+  start(1, options);
+  blob().answer({.kind = FakeAnswer::Kind::kStall}, 1);
+  filler_->complete([] {});
+  ASSERT_TRUE(wait_for_reads(1));
+  read(1);
+  read(20);
+  EXPECT_EQ(outcomes_.wait(2), all(2, Code::kOk));
+  expect_right({kGranule, 2 * kGranule});
+}
+
+TEST_F(FillerTest, ABackgroundFetchThatFailsIsTriedAgain) {
+  auto options = quick();
+  options.background_pass = options.background_pause = 1ms;
+  start(1, options);
+  blob().answer({.kind = FakeAnswer::Kind::kFail}, 3);
+  std::promise<void> done;
+  filler_->complete([&] { done.set_value(); });
+  ASSERT_EQ(done.get_future().wait_for(20s), std::future_status::ready);
+  expect_right({0, 32 * kGranule});
 }
 
 }  // namespace

@@ -24,14 +24,13 @@ int64_t Objects::open(const OpenRequest& request) {
     return row.error().code == Code::kNotFound ? -ENOENT : -to_errno(row.error().code);
   }
   auto filler = Filler::create(shop_, id.substr(0, 12), request.handle, make_origin_(*row), counters(row->id));
-  std::vector<ByteRange> wanted;
+  Awaited awaited;
   {
     std::lock_guard lock(mutex_);
     open_[request.object_id] = {id, request.handle, filler};
-    if (auto awaited = prefetches_.extract(id); awaited && !awaited.mapped().until.passed())
-      wanted = std::move(awaited.mapped().wanted);
+    if (auto found = prefetches_.extract(id)) awaited = std::move(found.mapped());
   }
-  if (!wanted.empty()) filler->prefetch(std::move(wanted));
+  if (!awaited.until.passed()) fetch_ahead(id, filler, std::move(awaited));
   log::debug("object.open", {{"object", id}, {"object_id", request.object_id}, {"size", row->size}});
   return static_cast<int64_t>(row->size);
 }
@@ -60,8 +59,14 @@ void Objects::read(const ReadRequest& request) {
   });
 }
 
-void Objects::prefetch(const std::string& id, std::vector<ByteRange> wanted) {
+void Objects::fetch_ahead(const std::string& id, const std::shared_ptr<Filler>& filler, Awaited awaited) {
+  if (!awaited.wanted.empty()) filler->prefetch(std::move(awaited.wanted));
+  if (awaited.all) filler->complete([id] { log::info("object.complete", {{"object", id}}); });
+}
+
+void Objects::await(const std::string& id, std::vector<ByteRange> wanted, bool all) {
   constexpr auto kPatience = std::chrono::minutes(1);
+  Awaited awaited{std::move(wanted), all, Deadline::after(kPatience)};
   std::shared_ptr<Filler> filler;
   {
     std::lock_guard lock(mutex_);
@@ -69,11 +74,17 @@ void Objects::prefetch(const std::string& id, std::vector<ByteRange> wanted) {
       if (object.id == id && object.filler) filler = object.filler;
     if (!filler) {
       std::erase_if(prefetches_, [](const auto& each) { return each.second.until.passed(); });
-      prefetches_.insert_or_assign(id, Awaited{std::move(wanted), Deadline::after(kPatience)});
+      Awaited& known = prefetches_[id];
+      if (!awaited.wanted.empty()) known.wanted = std::move(awaited.wanted);
+      known.all |= all;
+      known.until = awaited.until;
     }
   }
-  if (filler) filler->prefetch(std::move(wanted));
+  if (filler) fetch_ahead(id, filler, std::move(awaited));
 }
+
+void Objects::prefetch(const std::string& id, std::vector<ByteRange> wanted) { await(id, std::move(wanted), false); }
+void Objects::complete(const std::string& id) { await(id, {}, true); }
 
 void Objects::close(const CloseRequest& request) {
   OpenObject object;

@@ -33,6 +33,8 @@ class Objects {
   void close(const CloseRequest& request);
   // Of the object `id`: now if it is open, else when it is opened within a minute.
   void prefetch(const std::string& id, std::vector<ByteRange> wanted);
+  // The whole of it, as Filler::complete; also now or when it is opened.
+  void complete(const std::string& id);
   // The connection is lost, and with it every handle. Readers stay pending at the cache: `restore` brings them back.
   void close_all();
   void expire();
@@ -69,6 +71,15 @@ class Objects {
     uint64_t size = 0;
   };
 
+  struct Awaited {
+    std::vector<ByteRange> wanted = {};
+    bool all = false;
+    Deadline until = Deadline(Instant::min());
+  };
+
+  void fetch_ahead(const std::string& id, const std::shared_ptr<Filler>& filler, Awaited awaited);
+  void await(const std::string& id, std::vector<ByteRange> wanted, bool all);
+
   const FillShop& shop_;
   Catalogue& catalogue_;
   const MakeOrigin make_origin_;
@@ -77,10 +88,6 @@ class Objects {
   std::condition_variable ingest_opened_;
   std::unordered_map<uint32_t, OpenObject> open_;  // by object_id
   std::unordered_map<std::string, Expected> ingests_;
-  struct Awaited {
-    std::vector<ByteRange> wanted;
-    Deadline until;
-  };
   std::unordered_map<std::string, Awaited> prefetches_;  // of objects that are not open yet
   std::unordered_map<std::string, std::shared_ptr<Counters>> counters_;
 };

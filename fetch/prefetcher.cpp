@@ -110,10 +110,12 @@ Result<proto::PrefetchList> Prefetcher::list(const Image& image) {
   return proto::decode_prefetch_list(*text);
 }
 
-void Prefetcher::expect(const std::string& fsid) {
-  queue_.submit(Priority::kPrefetch, [this, fsid](std::stop_token) {
+void Prefetcher::expect(const std::string& fsid, bool background) {
+  queue_.submit(Priority::kPrefetch, [this, fsid, background](std::stop_token) {
     auto known = image(fsid);
     if (!known) return;  // a single file
+    for (const Layer& layer : known->layers)
+      if (background) objects_.complete(layer.device);
     auto replayed = replay(*known);
     if (replayed)
       log::info("prefetch.replay",

@@ -37,8 +37,9 @@ class Prefetcher {
         touched_(std::move(touched)) {}
 
   // The image is about to be mounted: what its list names is fetched as soon as its objects are open, and what this
-  // start reads is learned. Returns at once.
-  void expect(const std::string& fsid);
+  // start reads is learned; with `background` the rest of the image follows when nobody wants anything else. Returns at
+  // once.
+  void expect(const std::string& fsid, bool background);
 
   // As proto::LearnRequest and proto::PrefetchRequest say.
   Result<proto::PrefetchReply> learn(const std::string& fsid);

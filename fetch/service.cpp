@@ -39,7 +39,7 @@ class Session final : public LineSession {
     };
     auto reply = service_.preparer.prepare(request, events, talk.stop_token());
     if (reply) {
-      if (request.prefetch && !request.index_only) service_.prefetcher.expect(reply->fsid);
+      if (request.prefetch && !request.index_only) service_.prefetcher.expect(reply->fsid, request.background);
       return proto::encode_reply(*reply);
     }
     log::warn("prepare.failed", {{"code", to_string(reply.error().code)}, {"reason", reply.error().what}});

@@ -104,6 +104,7 @@ struct PrepareRequest {
   std::string docker_config = {};       // content of docker's config.json, may be empty
   std::optional<bool> plain_http = {};  // unset: only for loopback hosts
   bool index_only = false;              // make and keep the indexes, put nothing into the cache
+  bool background = false;              // and, with `prefetch`, the rest of it while nobody wants anything
   bool prefetch = true;                 // what its prefetch list names, once it is mounted; and learn from its start
 };
 

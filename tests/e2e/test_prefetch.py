@@ -59,6 +59,15 @@ class Prefetch(Case):
         self.assertEqual(told["runs"], 1)
         wait_until(lambda: self.present(directory) >= 3 << 20, what="the list is fetched")
 
+    def test_the_rest_follows_in_the_background(self):
+        reference = self.push("many")
+        self.hydrant.ok("index", reference)
+        directory = self.hydrant.mount(reference, "--background")
+        devices = lambda: self.hydrant.ok("stat", "--json", directory)["devices"]
+        wait_until(lambda: all(device["present"] == device["size"] for device in devices()), what="all is here")
+        self.assertEqual(sum(device["reads"] for device in devices()), 0)
+        self.same_tree(self.unpack("many"), directory)
+
     def test_files_and_directories_are_fetched_on_request(self):
         reference = self.push("many")
         self.hydrant.ok("index", reference)
