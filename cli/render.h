@@ -17,8 +17,8 @@ void render_mount(bool json, const proto::MountRequest& request, const MountTime
 void render_index(bool json, const proto::PrepareReply& image);
 void render_list(bool json, const proto::ListReply& list);
 void render_engine(bool json, const proto::EngineReply& engine);
-// `fetched` is missing when hydrant-fetchd does not answer, or (not `ours`) has nothing to do with the engine; `image` when
-// the mount was made by --fsid.
+// `fetched` is missing when hydrant-fetchd does not answer, or (not `ours`) has nothing to do with the engine; `image`
+// when the mount was made by --fsid.
 void render_stat(bool json, const proto::StatMountReply& stat, const std::optional<proto::ImageFacts>& image,
                  const std::optional<proto::StatImageReply>& fetched, bool ours);
 

@@ -57,7 +57,8 @@ void describe(V& v, PrefetchRequest& m) {
 template <class V>
 void describe(V& v, PrepareRequest& m) {
   v("source", m.source), v("as", m.as), v("platform", m.platform), v("docker_config", m.docker_config);
-  v("plain_http", m.plain_http), v("index_only", m.index_only), v("prefetch", m.prefetch), v("background", m.background);
+  v("plain_http", m.plain_http), v("index_only", m.index_only), v("prefetch", m.prefetch),
+      v("background", m.background);
 }
 template <class V>
 void describe(V& v, StatImageRequest& m) {
