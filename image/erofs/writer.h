@@ -25,7 +25,7 @@ struct ErofsOptions {
   // Larger metadata is kUnsupported. A few header bytes of a tar can ask for a sparse file with billions of chunks.
   uint64_t max_bytes = uint64_t{1} << 30;
   // Holes that data follows are chunks of zeros in the image itself. For EROFS over fscache: Linux 6.1 takes a hole to
-  // go on to the end of what it reads at once, and shows zeros in place of the data (docs/decisions/011).
+  // go on to the end of what it reads at once, and shows zeros in place of the data (docs/decisions/012).
   bool fill_holes = false;
 };
 
