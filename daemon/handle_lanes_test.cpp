@@ -53,6 +53,10 @@ class LanesTest : public ChannelServerTest {
   }
 };
 
+std::vector<uint32_t> completed(FakeObject& object) {
+  return object.locked([](FakeObject& o) { return o.completed; });
+}
+
 TEST_F(LanesTest, AHandleIsANumberAndManyShareALane) {
   RawClient control = attached(ch::kLanes);
   RawClient data = lane(control);
@@ -74,9 +78,9 @@ TEST_F(LanesTest, AHandleIsANumberAndManyShareALane) {
   EXPECT_EQ(replies[2].result, 5);
   EXPECT_EQ(replies[3].result, 0);
   EXPECT_EQ(completions, (std::vector<int32_t>{0, 0}));
-  EXPECT_EQ(first->completed, (std::vector<uint32_t>{7}));
-  EXPECT_EQ(second->completed, (std::vector<uint32_t>{8, 9}));
-  EXPECT_EQ(as_text(first->writes.at(8192)), "third");
+  EXPECT_EQ(completed(*first), (std::vector<uint32_t>{7}));
+  EXPECT_EQ(completed(*second), (std::vector<uint32_t>{8, 9}));
+  EXPECT_EQ(first->locked([](FakeObject& o) { return Buffer(o.writes.at(8192)); }), to_buffer(as_bytes("third")));
 }
 
 TEST_F(LanesTest, ADropIsTheLastClose) {
@@ -111,7 +115,7 @@ TEST_F(LanesTest, AFailureIsItsOwnFramesAlone) {
   EXPECT_EQ(replies[0].result, -ENOBUFS);
   EXPECT_EQ(replies[1].result, -EFAULT);
   EXPECT_EQ(replies[2].result, 4);
-  EXPECT_EQ(object->completed, (std::vector<uint32_t>{2}));
+  EXPECT_EQ(completed(*object), (std::vector<uint32_t>{2}));
 }
 
 TEST_F(LanesTest, WhatIsNoFrameEndsTheLaneAndNothingElse) {
