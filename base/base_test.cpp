@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/gate.h"
+#include "base/temporary_directory.h"
 #include "base/thread_pool.h"
 #include "base/unique_function.h"
 
@@ -22,15 +23,10 @@ namespace {
 
 using namespace std::chrono_literals;
 
-class TemporaryDirectory : public ::testing::Test {
+class InADirectory : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "hydrant-base-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    path_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(path_); }
-  std::string path_;
+  const TemporaryDirectory temporary_;
+  const std::string path_ = temporary_.path();
 };
 
 Result<int> half(int value) {
@@ -116,7 +112,7 @@ TEST(Fd, ClosesOnceAndMovesOwnership) {
   EXPECT_EQ(::fcntl(number, F_GETFD), -1);
 }
 
-TEST_F(TemporaryDirectory, AtomicWriteReplacesAndLeavesNoTemporary) {
+TEST_F(InADirectory, AtomicWriteReplacesAndLeavesNoTemporary) {
   std::string path = path_ + "/record";
   ASSERT_TRUE(write_file_atomic(path, as_bytes("one")));
   ASSERT_TRUE(write_file_atomic(path, as_bytes("two"), 0640));
@@ -127,7 +123,7 @@ TEST_F(TemporaryDirectory, AtomicWriteReplacesAndLeavesNoTemporary) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path_), {}), 1);
 }
 
-TEST_F(TemporaryDirectory, AtomicWriteThatFailsLeavesTheOldFile) {
+TEST_F(InADirectory, AtomicWriteThatFailsLeavesTheOldFile) {
   std::string path = path_ + "/record";
   ASSERT_TRUE(make_directories(path + "/in/the/way"));
   auto result = write_file_atomic(path, as_bytes("x"));
@@ -136,7 +132,7 @@ TEST_F(TemporaryDirectory, AtomicWriteThatFailsLeavesTheOldFile) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path_), {}), 1);
 }
 
-TEST_F(TemporaryDirectory, ReadFileKeepsItsLimit) {
+TEST_F(InADirectory, ReadFileKeepsItsLimit) {
   std::string path = path_ + "/long";
   ASSERT_TRUE(write_file_atomic(path, Buffer(10'000)));
   EXPECT_EQ(read_file(path, 9'999).error().code, Code::kInvalid);
@@ -144,7 +140,7 @@ TEST_F(TemporaryDirectory, ReadFileKeepsItsLimit) {
   EXPECT_EQ(read_file(path_ + "/none").error().code, Code::kNotFound);
 }
 
-TEST_F(TemporaryDirectory, MakeDirectoriesRefusesAFileInTheWay) {
+TEST_F(InADirectory, MakeDirectoriesRefusesAFileInTheWay) {
   ASSERT_TRUE(write_file_atomic(path_ + "/file", {}));
   EXPECT_FALSE(make_directories(path_ + "/file/below"));
   EXPECT_FALSE(make_directories(path_ + "/file"));

@@ -7,6 +7,7 @@
 #include <future>
 #include <list>
 
+#include "base/temporary_directory.h"
 #include "base/unix_socket.h"
 
 namespace hydrant {
@@ -18,14 +19,9 @@ Deadline soon() { return Deadline::after(10s); }
 
 // A listening socket in a directory of its own.
 struct Listener {
-  Listener() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "line-socket-XXXXXX").string();
-    dir = ::mkdtemp(pattern.data());
-    path = dir + "/s";
-    fd = *listen_unix(path, SocketType::kStream);
-  }
-  ~Listener() { std::filesystem::remove_all(dir); }
-  std::string dir, path;
+  Listener() { fd = *listen_unix(path, SocketType::kStream); }
+  const TemporaryDirectory temporary;
+  const std::string dir = temporary.path(), path = dir + "/s";
   Fd fd;
 };
 

@@ -7,6 +7,8 @@
 
 #include <filesystem>
 
+#include "base/temporary_directory.h"
+
 namespace hydrant {
 namespace {
 
@@ -14,15 +16,9 @@ using namespace std::chrono_literals;
 
 class UnixSocket : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "hydrant-socket-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    directory_ = name;
-    path_ = directory_ + "/s";
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
   static Deadline soon() { return Deadline::after(10s); }
-  std::string directory_, path_;
+  const TemporaryDirectory temporary_;
+  const std::string directory_ = temporary_.path(), path_ = directory_ + "/s";
 };
 
 TEST_F(UnixSocket, TheSocketFileHasItsModeAndTheServerKnowsItsPeer) {

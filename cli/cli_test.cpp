@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "base/temporary_directory.h"
 #include "base/unix_socket.h"
 #include "base/version.h"
 #include "cli/daemons.h"
@@ -16,15 +17,6 @@ namespace hydrant::cli {
 namespace {
 
 using namespace std::chrono_literals;
-
-struct TemporaryDir {
-  TemporaryDir() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "hydrant-cli-XXXXXX").string();
-    path = ::mkdtemp(pattern.data());
-  }
-  ~TemporaryDir() { std::filesystem::remove_all(path); }
-  std::string path;
-};
 
 // Answers every request with the same lines.
 struct Parrot : LineSession {
@@ -49,11 +41,11 @@ Result<proto::StatusReply> ask_status(const std::string& path, Patience patience
 }
 
 TEST(AdminClient, ProgressArrivesBeforeTheResult) {
-  TemporaryDir dir;
-  FakeDaemon daemon(dir.path + "/s", {proto::encode_progress({.phase = "stream", .done = 1}),
-                                      proto::encode_progress({.phase = "stream", .done = 2}),
-                                      proto::encode_reply(proto::StatusReply{.pid = 7})});
-  auto client = AdminClient::connect(dir.path + "/s", "daemon", Deadline::after(2s));
+  TemporaryDirectory dir;
+  FakeDaemon daemon(dir.path() + "/s", {proto::encode_progress({.phase = "stream", .done = 1}),
+                                        proto::encode_progress({.phase = "stream", .done = 2}),
+                                        proto::encode_reply(proto::StatusReply{.pid = 7})});
+  auto client = AdminClient::connect(dir.path() + "/s", "daemon", Deadline::after(2s));
   ASSERT_TRUE(client.has_value());
   std::vector<uint64_t> seen;
   auto reply = client->call<proto::StatusReply>(proto::HydrantdRequest(proto::StatusRequest{}), {},
@@ -64,32 +56,32 @@ TEST(AdminClient, ProgressArrivesBeforeTheResult) {
 }
 
 TEST(AdminClient, TheDaemonsErrorComesBackAsItIs) {
-  TemporaryDir dir;
-  FakeDaemon daemon(dir.path + "/s", {proto::encode_error({.code = Code::kBusy, .what = "/m: files are open"})});
-  auto reply = ask_status(dir.path + "/s");
+  TemporaryDirectory dir;
+  FakeDaemon daemon(dir.path() + "/s", {proto::encode_error({.code = Code::kBusy, .what = "/m: files are open"})});
+  auto reply = ask_status(dir.path() + "/s");
   ASSERT_FALSE(reply.has_value());
   EXPECT_EQ(reply.error().code, Code::kBusy);
   EXPECT_EQ(reply.error().what, "/m: files are open");
 }
 
 TEST(AdminClient, AStuckDaemonIsTooSlowAndNamed) {
-  TemporaryDir dir;
-  Fd listener = *listen_unix(dir.path + "/s", SocketType::kStream);  // accepts nothing
-  auto reply = ask_status(dir.path + "/s", {.silence = 1ms});
+  TemporaryDirectory dir;
+  Fd listener = *listen_unix(dir.path() + "/s", SocketType::kStream);  // accepts nothing
+  auto reply = ask_status(dir.path() + "/s", {.silence = 1ms});
   ASSERT_FALSE(reply.has_value());
   EXPECT_EQ(reply.error().code, Code::kTooSlow);
   EXPECT_EQ(reply.error().what.find("daemon:"), 0u);
 }
 
 TEST(AdminClient, ALineThatIsNoAnswerIsInvalid) {
-  TemporaryDir dir;
-  FakeDaemon daemon(dir.path + "/s", {"what?"});
-  EXPECT_EQ(ask_status(dir.path + "/s").error().code, Code::kInvalid);
+  TemporaryDirectory dir;
+  FakeDaemon daemon(dir.path() + "/s", {"what?"});
+  EXPECT_EQ(ask_status(dir.path() + "/s").error().code, Code::kInvalid);
 }
 
 TEST(Daemons, AreReadyOnlyWhenFetchdIsAttached) {
-  TemporaryDir dir;
-  Daemons daemons{dir.path};
+  TemporaryDirectory dir;
+  Daemons daemons{dir.path()};
   ASSERT_TRUE(make_directories(daemons.run_dir()).has_value());
   EXPECT_FALSE(daemons.check_ready().has_value());
   FakeDaemon front(daemons.hydrantd_socket(), {proto::encode_reply(proto::StatusReply{.attached = true})});
@@ -119,20 +111,20 @@ TEST(ExitStatuses, AreDistinctForEveryCode) {
 }
 
 TEST(SourceArgument, DockersConfigIsFoundThroughTheEnvironmentAndMayBeMissing) {
-  TemporaryDir dir;
-  ::setenv("DOCKER_CONFIG", dir.path.c_str(), 1);
+  TemporaryDirectory dir;
+  ::setenv("DOCKER_CONFIG", dir.path().c_str(), 1);
   EXPECT_EQ(*read_docker_config(), "");
-  std::ofstream(dir.path + "/config.json") << "{\"auths\":{}}";
+  std::ofstream(dir.path() + "/config.json") << "{\"auths\":{}}";
   EXPECT_EQ(*read_docker_config(), "{\"auths\":{}}");
   ::unsetenv("DOCKER_CONFIG");
 }
 
 TEST(SourceArgument, ADirectoryIsNamedAsTheKernelNamesIt) {
-  TemporaryDir dir;
-  std::filesystem::create_directories(dir.path + "/real");
-  std::filesystem::create_symlink("real", dir.path + "/link");
-  EXPECT_EQ(resolve_dir(dir.path + "/link/"), std::filesystem::canonical(dir.path + "/real").string());
-  EXPECT_EQ(resolve_dir(dir.path + "/gone/x/../y/"), dir.path + "/gone/y");
+  TemporaryDirectory dir;
+  std::filesystem::create_directories(dir.path() + "/real");
+  std::filesystem::create_symlink("real", dir.path() + "/link");
+  EXPECT_EQ(resolve_dir(dir.path() + "/link/"), std::filesystem::canonical(dir.path() + "/real").string());
+  EXPECT_EQ(resolve_dir(dir.path() + "/gone/x/../y/"), dir.path() + "/gone/y");
 }
 
 TEST(Progress, ALineShowsPhaseShareAndSizesWithinTheTerminal) {
@@ -153,20 +145,20 @@ TEST(Progress, SizesAreRoundedAsPeopleReadThem) {
 TEST(Version, IsTheOneTheBuildCarries) { EXPECT_EQ(kVersion, HYDRANT_BUILD_VERSION); }
 
 TEST(Mount, ADirectoryThatIsMissingOrNoneIsRefusedBeforeAnyDaemonIsAsked) {
-  TemporaryDir dir;
-  CommonOptions common{.root = dir.path + "/root"};
-  auto missing = run_mount(common, {.arguments = {"localhost:1/x", dir.path + "/gone"}});
+  TemporaryDirectory dir;
+  CommonOptions common{.root = dir.path() + "/root"};
+  auto missing = run_mount(common, {.arguments = {"localhost:1/x", dir.path() + "/gone"}});
   EXPECT_EQ(missing.error().status, ExitStatus::kNotFound);
-  std::ofstream(dir.path + "/file") << "x";
-  auto file = run_mount(common, {.arguments = {"localhost:1/x", dir.path + "/file"}});
+  std::ofstream(dir.path() + "/file") << "x";
+  auto file = run_mount(common, {.arguments = {"localhost:1/x", dir.path() + "/file"}});
   EXPECT_EQ(file.error().status, ExitStatus::kUsage);
   EXPECT_FALSE(std::filesystem::exists(common.root));
 }
 
 TEST(Mount, WithoutDaemonsAndWithoutStartingThemSaysSo) {
-  TemporaryDir dir;
-  CommonOptions common{.root = dir.path + "/root"};
-  auto outcome = run_mount(common, {.arguments = {"localhost:1/x", dir.path}, .no_start = true});
+  TemporaryDirectory dir;
+  CommonOptions common{.root = dir.path() + "/root"};
+  auto outcome = run_mount(common, {.arguments = {"localhost:1/x", dir.path()}, .no_start = true});
   EXPECT_EQ(outcome.error().status, ExitStatus::kNoDaemon);
 }
 

@@ -6,8 +6,7 @@
 #include <poll.h>
 #include <sys/mman.h>
 
-#include <filesystem>
-
+#include "base/temporary_directory.h"
 #include "base/unix_socket.h"
 #include "cachefiles/fake_engine.h"
 #include "daemon/channel_server.h"
@@ -76,16 +75,8 @@ inline Fd sealed_memory(size_t size, int seals = F_SEAL_SHRINK) {
 
 class ChannelServerTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "hydrant-channel-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    directory_ = name;
-    start({});
-  }
-  void TearDown() override {
-    server_.reset();
-    std::filesystem::remove_all(directory_);
-  }
+  void SetUp() override { start({}); }
+  void TearDown() override { server_.reset(); }
   void start(ChannelServerOptions options) {
     server_.reset();
     auto listener = listen_unix(directory_ + "/channel.sock", SocketType::kSeqPacket);
@@ -124,7 +115,8 @@ class ChannelServerTest : public ::testing::Test {
     return eventually([&] { return server_->closed(reason) == 1; });
   }
 
-  std::string directory_;
+  const TemporaryDirectory temporary_;
+  const std::string directory_ = temporary_.path();
   cachefiles::FakeEngine engine_;
   std::shared_ptr<cachefiles::FakeChannel> standing_ = std::make_shared<cachefiles::FakeChannel>();
   std::unique_ptr<ChannelServer> server_;

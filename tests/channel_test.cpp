@@ -9,6 +9,7 @@
 #include <set>
 #include <thread>
 
+#include "base/temporary_directory.h"
 #include "base/unix_socket.h"
 #include "cachefiles/fake_engine.h"
 #include "daemon/channel_server.h"
@@ -32,17 +33,8 @@ bool eventually(Condition condition) {
 
 class ChannelTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "hydrant-control-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    directory_ = name;
-    path_ = directory_ + "/channel.sock";
-    serve(fake_, standing_);
-  }
-  void TearDown() override {
-    server_.reset();
-    std::filesystem::remove_all(directory_);
-  }
+  void SetUp() override { serve(fake_, standing_); }
+  void TearDown() override { server_.reset(); }
   void serve(cachefiles::Engine& engine, std::shared_ptr<cachefiles::Channel> standing) {
     server_.reset();
     auto listener = listen_unix(path_, SocketType::kSeqPacket);
@@ -63,7 +55,8 @@ class ChannelTest : public ::testing::Test {
     return std::get<fetch::OpenRequest>(*request).handle;
   }
 
-  std::string directory_, path_;
+  const TemporaryDirectory temporary_;
+  const std::string directory_ = temporary_.path(), path_ = directory_ + "/channel.sock";
   cachefiles::FakeEngine fake_;
   std::shared_ptr<cachefiles::FakeChannel> standing_ = std::make_shared<cachefiles::FakeChannel>();
   std::unique_ptr<daemon::ChannelServer> server_;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "base/temporary_directory.h"
 #include "base/unix_socket.h"
 #include "proto/cachefiles_message.h"
 
@@ -22,8 +23,6 @@ Deadline soon() { return Deadline::after(60s); }
 class KernelControlTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string name = testing::TempDir() + "kernel-controlXXXXXX";
-    directory_ = ::mkdtemp(name.data());
     int ends[2];
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
     kernel_.reset(ends[0]);
@@ -31,7 +30,6 @@ class KernelControlTest : public testing::Test {
     ASSERT_TRUE(control) << control.error().what;
     control_ = *std::move(control);
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
 
   std::string command() {
     char text[5000];
@@ -52,7 +50,8 @@ class KernelControlTest : public testing::Test {
   }
   Buffer content() { return to_buffer(as_bytes(read_file(directory_ + "/object").value())); }
 
-  std::string directory_;
+  const TemporaryDirectory temporary_;
+  const std::string directory_ = temporary_.path();
   Fd kernel_;
   std::unique_ptr<Control> control_;
 };

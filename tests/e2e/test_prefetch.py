@@ -21,6 +21,12 @@ class Prefetch(Case):
     def present(self, directory):
         return sum(device["present"] for device in self.hydrant.ok("stat", "--json", directory)["devices"])
 
+    def all_comes_unasked(self, image, directory):
+        devices = lambda: self.hydrant.ok("stat", "--json", directory)["devices"]
+        wait_until(lambda: all(device["present"] == device["size"] for device in devices()), what="all is here")
+        self.assertEqual(sum(device["reads"] for device in devices()), 0)
+        self.same_tree(self.unpack(image), directory)
+
     def test_the_next_start_finds_what_the_last_one_read(self):
         reference = self.push("small")
         self.hydrant.ok("index", reference)
@@ -63,10 +69,7 @@ class Prefetch(Case):
         reference = self.push("many")
         self.hydrant.ok("index", reference)
         directory = self.hydrant.mount(reference, "--background")
-        devices = lambda: self.hydrant.ok("stat", "--json", directory)["devices"]
-        wait_until(lambda: all(device["present"] == device["size"] for device in devices()), what="all is here")
-        self.assertEqual(sum(device["reads"] for device in devices()), 0)
-        self.same_tree(self.unpack("many"), directory)
+        self.all_comes_unasked("many", directory)
 
     def test_files_and_directories_are_fetched_on_request(self):
         reference = self.push("many")
@@ -81,10 +84,7 @@ class Prefetch(Case):
         self.assertEqual(self.hydrant.ok("stat", "--json", directory)["devices"], before, "it was here")
 
         self.hydrant.ok("prefetch", directory, directory)
-        devices = lambda: self.hydrant.ok("stat", "--json", directory)["devices"]
-        wait_until(lambda: all(device["present"] == device["size"] for device in devices()), what="all is here")
-        self.assertEqual(sum(device["reads"] for device in devices()), 0)
-        self.same_tree(self.unpack("many"), directory)
+        self.all_comes_unasked("many", directory)
 
     def test_what_cannot_be_fetched_is_told(self):
         reference = self.push("small")
