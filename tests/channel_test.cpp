@@ -220,11 +220,13 @@ TEST_F(ChannelTest, HundredsOfObjectsNeedNoDescriptors) {
     auto all = std::filesystem::directory_iterator("/proc/self/fd");
     return std::distance(begin(all), end(all));
   };
+  const auto idle = count();
   for (unsigned lanes : {4u, 0u}) {
     fetch::SocketControlOptions options;
     options.lanes = lanes;
     auto control = attach(options);
     auto object = std::make_shared<FakeObject>();
+    EXPECT_EQ(control->write("any"), 3) << "by its answer the server has closed what came with earlier frames";
     auto before = count();
     std::vector<std::shared_ptr<fetch::ObjectHandle>> handles;
     for (int i = 0; i < 200; ++i) handles.push_back(open(*control, object));
@@ -235,6 +237,7 @@ TEST_F(ChannelTest, HundredsOfObjectsNeedNoDescriptors) {
     EXPECT_TRUE(eventually([&] { return object->open_handles == 0; }));
     control.reset();
     EXPECT_TRUE(eventually([&] { return !server_->attached(); }));
+    EXPECT_TRUE(eventually([&] { return count() == idle; })) << "what the server closes later would be missed above";
   }
 }
 
