@@ -157,6 +157,13 @@ TEST(Deadline, CountsDownOnItsClock) {
   EXPECT_EQ(deadline.left(clock).count(), 0);
 }
 
+TEST(Deadline, MayBeTheFirstInstantThereIs) {
+  ManualClock clock;
+  clock.advance(2ms);
+  EXPECT_EQ(Deadline(Instant::min()).left(clock).count(), 0);
+  EXPECT_EQ(Deadline(Instant::min()).left_ms(clock), 0);
+}
+
 TEST(Gate, RefusesNewcomersAndWaitsForTheLastInside) {
   Gate gate;
   auto inside = gate.enter();

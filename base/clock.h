@@ -48,8 +48,8 @@ class Deadline {
   bool passed(const Clock& clock = Clock::system()) const { return clock.now() >= at_; }
   // Never negative.
   Duration left(const Clock& clock = Clock::system()) const {
-    auto left = at_ - clock.now();
-    return left.count() > 0 ? left : Duration(0);
+    const Instant now = clock.now();
+    return now < at_ ? at_ - now : Duration(0);  // compared first: at_ may be the first instant there is
   }
   // For poll(2) and friends: rounded up, at least 1 while time is left, at most 24 days.
   int left_ms(const Clock& clock = Clock::system()) const {
