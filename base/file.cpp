@@ -1,5 +1,6 @@
 #include "base/file.h"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -75,6 +76,13 @@ Result<> write_file_atomic(const std::string& path, Bytes bytes, unsigned mode) 
   HYDRANT_TRY(Fd directory, open_file(parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY));
   if (::fsync(directory.get())) return fail_sys(errno, "fsync " + parent);
   return {};
+}
+
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit)) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 Result<> make_directories(const std::string& path, unsigned mode) {

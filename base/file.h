@@ -25,6 +25,9 @@ Result<std::string> read_file(const std::string& path, size_t limit = 64 << 20);
 // file or the new one.
 Result<> write_file_atomic(const std::string& path, Bytes bytes, unsigned mode = 0600);
 
+// Takes as many descriptors as the process may have at most; where that fails it keeps those it has.
+void raise_descriptor_limit();
+
 // mkdir -p.
 Result<> make_directories(const std::string& path, unsigned mode = 0700);
 

@@ -1,7 +1,6 @@
 // hydrantd: options, privileges, signals. Everything else is daemon/service.h.
 #include <malloc.h>
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 
@@ -9,6 +8,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "cachefiles/trace.h"
 #include "daemon/service.h"
@@ -34,14 +34,6 @@ constexpr int kTickMs = 1000;
 int give_up(int status, const std::string& what) {
   std::fprintf(stderr, "hydrantd: %s\n", what.c_str());
   return status;
-}
-
-// Blobs, objects and connections are a descriptor each.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit)) return;
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 void keep_memory_lean() {
@@ -127,7 +119,7 @@ int main(int argc, char** argv) {
   if (::geteuid() != 0) return give_up(kNotRoot, "needs root: it mounts file systems (try sudo hydrantd)");
   ::umask(077);
   ::signal(SIGPIPE, SIG_IGN);
-  raise_descriptor_limit();
+  raise_descriptor_limit();  // blobs, objects and connections are one each
 
   // Blocked before the first thread, so that only the descriptor below gets them.
   sigset_t signals;

@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -66,14 +65,6 @@ void tune_malloc() {
   mallopt(M_ARENA_MAX, 2);
   mallopt(M_MMAP_THRESHOLD, 8 << 20);
   mallopt(M_TRIM_THRESHOLD, 64 << 20);
-}
-
-// Each object that a kernel has open is a descriptor here.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit)) return;
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 Result<std::vector<Served>> parse_sources(const Options& options) {
@@ -254,7 +245,7 @@ int main(int argc, char** argv) {
   if (options.log_level == "error") log::set_level(log::Level::kError);
 
   fetch::tune_malloc();
-  fetch::raise_descriptor_limit();
+  raise_descriptor_limit();  // each object that a kernel has open is one here
   ::umask(0077);
   if (auto served = fetch::serve(options); !served) {
     std::fprintf(stderr, "hydrant-fetchd: %s\n", served.error().what.c_str());
