@@ -7,8 +7,6 @@
 namespace hydrant::proto {
 namespace {
 
-constexpr int kMaxDepth = 32;
-
 // Each message names its members once, in `describe`; Writer and Reader walk the same list.
 
 template <class V>
@@ -312,12 +310,13 @@ Result<Variant> decode_request(std::string_view line) {
 
 }  // namespace
 
-Result<Json> parse_json(std::string_view text) {
-  if (text.size() > kAdminLineLimit) return fail(Code::kInvalid, "JSON text is longer than 1 MiB");
+Result<Json> parse_json(std::string_view text, size_t most_bytes, int most_levels) {
+  if (text.size() > most_bytes)
+    return fail(Code::kInvalid, "JSON text is longer than " + std::to_string(most_bytes >> 20) + " MiB");
   bool too_deep = false;
   auto limit_depth = [&](int depth, Json::parse_event_t, Json&) {
-    too_deep |= depth > kMaxDepth;
-    return depth <= kMaxDepth;
+    too_deep |= depth > most_levels;
+    return depth <= most_levels;
   };
   Json json = Json::parse(text, limit_depth, /*allow_exceptions=*/false);
   if (json.is_discarded() || too_deep) return fail(Code::kInvalid, "not JSON");

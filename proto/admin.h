@@ -330,8 +330,8 @@ Result<Reply> decode_reply(const Json& answer);
 std::string to_text(const ImageFacts& facts);
 Result<ImageFacts> parse_image_facts(std::string_view text);
 
-// Parses JSON from outside: at most kAdminLineLimit bytes and 32 levels deep, kInvalid otherwise.
-Result<Json> parse_json(std::string_view text);
+// Parses JSON from outside: at most so many bytes, so many levels deep, kInvalid otherwise.
+Result<Json> parse_json(std::string_view text, size_t most_bytes = kAdminLineLimit, int most_levels = 32);
 
 // Whether text arrives as it was sent: JSON carries UTF-8 alone.
 bool is_utf8(std::string_view text);

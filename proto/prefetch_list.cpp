@@ -1,13 +1,13 @@
 #include "proto/prefetch_list.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+
+#include "proto/admin.h"
 
 namespace hydrant::proto {
 
 namespace {
 
-using Json = nlohmann::json;
 constexpr uint64_t kVersion = 1;
 constexpr int kMaxDepth = 8;
 
@@ -61,14 +61,10 @@ std::string encode(const PrefetchList& list) {
 }
 
 Result<PrefetchList> decode_prefetch_list(std::string_view input) {
-  if (input.size() > kMaxPrefetchText) return bad("longer than 16 MiB");
-  bool too_deep = false;
-  auto limit_depth = [&](int depth, Json::parse_event_t, Json&) {
-    too_deep |= depth > kMaxDepth;
-    return depth <= kMaxDepth;
-  };
-  Json json = Json::parse(input, limit_depth, /*allow_exceptions=*/false);
-  if (json.is_discarded() || too_deep || !json.is_object()) return bad("not JSON");
+  auto parsed = parse_json(input, kMaxPrefetchText, kMaxDepth);
+  if (!parsed) return bad(parsed.error().what);
+  const Json& json = *parsed;
+  if (!json.is_object()) return bad("not a JSON object");
   HYDRANT_TRY(uint64_t version, number(json, "version"));
   if (version != kVersion)
     return fail(Code::kUnsupported, "prefetch list of version " + std::to_string(version) + "; this one reads 1");
