@@ -61,4 +61,11 @@ std::shared_ptr<const WindowMapping> Windows::get(uint32_t id) const {
   return mappings_[id];
 }
 
+std::pair<std::shared_ptr<const WindowMapping>, Bytes> Windows::find(const proto::channel::Pwrite& pwrite) const {
+  auto window = get(pwrite.window);
+  if (!window || pwrite.window_offset + pwrite.length > window->bytes().size()) return {};
+  Bytes bytes = window->bytes().subspan(pwrite.window_offset, pwrite.length);
+  return {std::move(window), bytes};
+}
+
 }  // namespace hydrant::daemon

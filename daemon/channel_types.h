@@ -64,6 +64,9 @@ class Windows {
   int add(uint32_t id, Fd memory);
   // Null when there is no such window. The mapping stays while it is held.
   std::shared_ptr<const WindowMapping> get(uint32_t id) const;
+  // What a PWRITE from a window writes; null and empty where it lies outside, as a bad pointer would to the kernel. The
+  // decoder has checked that the sum of offset and length is one. The bytes are valid while the mapping is held.
+  std::pair<std::shared_ptr<const WindowMapping>, Bytes> find(const proto::channel::Pwrite& pwrite) const;
 
  private:
   mutable std::mutex mutex_;

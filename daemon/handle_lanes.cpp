@@ -65,13 +65,13 @@ class Turn {
     cachefiles::Handle::Fill fill{.bytes = pwrite->data, .offset = pwrite->offset};
     if (header.flags & ch::kComplete) fill.msg_id = pwrite->msg_id;
     if (header.flags & ch::kFromWindow) {
-      auto window = windows_.get(pwrite->window);
-      if (!window || pwrite->window_offset + pwrite->length > window->bytes().size()) {
+      auto [window, bytes] = windows_.find(*pwrite);
+      if (!window) {
         finish();
         answer(header, -EFAULT, header.flags & ch::kComplete);
         return true;
       }
-      fill.bytes = window->bytes().subspan(pwrite->window_offset, pwrite->length);
+      fill.bytes = bytes;
       mappings_.push_back(std::move(window));
     }
     fills_.push_back(fill);

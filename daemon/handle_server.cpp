@@ -16,10 +16,8 @@ namespace {
 constexpr int kFramesPerTurn = 32;
 
 int64_t pwrite_window(cachefiles::Handle& handle, const Windows& windows, const ch::Pwrite& pwrite) {
-  auto window = windows.get(pwrite.window);
-  // What a bad pointer would be to the kernel's pwrite. The decoder has checked the sum.
-  if (!window || pwrite.window_offset + pwrite.length > window->bytes().size()) return -EFAULT;
-  return handle.pwrite(window->bytes().subspan(pwrite.window_offset, pwrite.length), pwrite.offset);
+  auto [window, bytes] = windows.find(pwrite);
+  return window ? handle.pwrite(bytes, pwrite.offset) : -EFAULT;
 }
 
 // The memory is mapped for the one call. As a window it must not be able to shrink.
