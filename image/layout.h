@@ -1,12 +1,14 @@
 // A layout: how ranges of a device map to ranges of a remote blob, with the digests that prove them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
+#include "base/check.h"
 #include "base/error.h"
 
 namespace hydrant::image {
@@ -44,6 +46,21 @@ class Layout {
   };
   // `fill` is what plan() made.
   virtual std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const = 0;
+
+  // What plan() may be asked, and decoder() given. Callers' mistakes end the process.
+  void check_wanted(ByteRange wanted) const {
+    HYDRANT_CHECK(!wanted.empty() && wanted.end <= device_size(), "plan() for a range outside the device");
+  }
+  void check_planned(const Fill& fill) const {
+    HYDRANT_CHECK(fill.device.begin % granule() == 0 && !fill.device.empty() && fill.device.end <= device_size() &&
+                      (fill.device.end % granule() == 0 || fill.device.end == device_size()),
+                  "decoder() of a fill that plan() did not make");
+  }
+  // `wanted` by whole granules.
+  ByteRange whole_granules(ByteRange wanted) const {
+    const ByteRange device = align_outward(wanted, granule());
+    return {device.begin, std::min(device.end, device_size())};
+  }
 
   // `stored`, exactly fill.stored, at once.
   Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const {

@@ -37,10 +37,8 @@ ChunkLayout::ChunkLayout(std::shared_ptr<const LayerIndex> index) : index_(std::
 }
 
 Fill ChunkLayout::plan(ByteRange wanted) const {
-  HYDRANT_CHECK(!wanted.empty() && wanted.end <= device_size(), "plan() for a range outside the device");
-  ByteRange device = align_outward(wanted, granule());
-  device.end = std::min(device.end, device_size());
-  const ByteRange plain = plain_range(index_->rows(), device);
+  check_wanted(wanted);
+  const ByteRange plain = plain_range(index_->rows(), whole_granules(wanted));
   const Member first = member_of(*index_, index_->chunk_at(plain.begin)),
                last = member_of(*index_, index_->chunk_at(plain.end - 1));
   return {
@@ -173,9 +171,7 @@ class ChunkLayout::Decoding final : public Layout::Decoder {
 };
 
 std::unique_ptr<Layout::Decoder> ChunkLayout::decoder(const Fill& fill, DeviceSink sink) const {
-  HYDRANT_CHECK(fill.device.begin % granule() == 0 && !fill.device.empty() && fill.device.end <= device_size() &&
-                    (fill.device.end % granule() == 0 || fill.device.end == device_size()),
-                "decoder() of a fill that plan() did not make");
+  check_planned(fill);
   return std::make_unique<Decoding>(*this, fill, std::move(sink));
 }
 

@@ -16,10 +16,9 @@ IdentityLayout::IdentityLayout(uint64_t object_size, uint64_t granule, std::opti
 uint64_t IdentityLayout::device_size() const { return round_up(object_size_, 4096); }
 
 Fill IdentityLayout::plan(ByteRange wanted) const {
-  HYDRANT_CHECK(!wanted.empty() && wanted.end <= device_size(), "plan() for a range outside the device");
+  check_wanted(wanted);
   Fill fill;
-  fill.device = align_outward(wanted, granule_);
-  fill.device.end = std::min(fill.device.end, device_size());
+  fill.device = whole_granules(wanted);
   fill.stored = {fill.device.begin, std::min(fill.device.end, object_size_)};
   return fill;
 }

@@ -12,10 +12,9 @@
 namespace hydrant::image {
 
 Fill LayerLayout::plan(ByteRange wanted) const {
-  HYDRANT_CHECK(!wanted.empty() && wanted.end <= device_size(), "plan() for a range outside the device");
+  check_wanted(wanted);
   Fill fill;
-  fill.device = align_outward(wanted, granule());
-  fill.device.end = std::min(fill.device.end, device_size());
+  fill.device = whole_granules(wanted);
   const ByteRange tar = plain_range(index_->rows(), fill.device);
   if (index_->ident().compression == Compression::kNone) {
     fill.stored = tar;
@@ -110,9 +109,7 @@ class LayerLayout::Decoding final : public Layout::Decoder {
 };
 
 std::unique_ptr<Layout::Decoder> LayerLayout::decoder(const Fill& fill, DeviceSink sink) const {
-  HYDRANT_CHECK(fill.device.begin % granule() == 0 && !fill.device.empty() && fill.device.end <= device_size() &&
-                    (fill.device.end % granule() == 0 || fill.device.end == device_size()),
-                "decoder() of a fill that plan() did not make");
+  check_planned(fill);
   return std::make_unique<Decoding>(*this, fill, std::move(sink));
 }
 

@@ -6,7 +6,6 @@
 namespace hydrant::image {
 namespace {
 
-constexpr uint64_t kTypeCrfs = 1;
 constexpr uint32_t kSkippable = 0x184d2a50;
 constexpr size_t kSkippableHeader = 8;
 
@@ -78,7 +77,7 @@ Result<TocPlace> decode_zstd_chunked(Bytes tail, uint64_t blob_size) {
     if ((in.take<uint32_t>() & 0xfffffff0) != kSkippable || in.take<uint32_t>() != size) continue;
     const auto offset = in.take<uint64_t>(), stored = in.take<uint64_t>(), plain = in.take<uint64_t>(),
                type = in.take<uint64_t>();
-    if (type != kTypeCrfs) return fail(Code::kUnsupported, "a table of contents of type " + std::to_string(type));
+    if (type != kTocTypeCrfs) return fail(Code::kUnsupported, "a table of contents of type " + std::to_string(type));
     return place(offset, stored, plain, blob_size - size - kSkippableHeader);
   }
   return no_footer();

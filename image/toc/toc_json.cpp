@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "image/tar/tar_pax.h"
+#include "image/toc/toc_reference.h"
 
 namespace hydrant::image {
 namespace {
@@ -66,11 +67,6 @@ Field field_of(std::string_view key) {
   return Field::kUnknown;
 }
 
-Digest digest_of(const std::string& text) {
-  if (!text.starts_with("sha256:")) return {};
-  return Digest::parse(text).value_or(Digest{});
-}
-
 // Stands at the document, in its object, in the list of entries, in an entry, in its xattrs, or in something unknown
 // below one of these. Every callback returns false to end the parsing; then `error` says why.
 class Reader final : public nlohmann::json_sax<nlohmann::json> {
@@ -129,8 +125,8 @@ class Reader final : public nlohmann::json_sax<nlohmann::json> {
       case Field::kName: entry_.name = std::move(value); return true;
       case Field::kType: entry_.type = std::move(value); return true;
       case Field::kLinkName: entry_.link_name = std::move(value); return true;
-      case Field::kDigest: entry_.digest = digest_of(value); return true;
-      case Field::kChunkDigest: entry_.chunk_digest = digest_of(value); return true;
+      case Field::kDigest: entry_.digest = toc_digest(value); return true;
+      case Field::kChunkDigest: entry_.chunk_digest = toc_digest(value); return true;
       case Field::kChunkType: entry_.zeros = value == "zeros"; return true;
       case Field::kModtime: {
         const auto time = parse_rfc3339(value);

@@ -12,18 +12,10 @@ using Annotations = std::map<std::string, std::string>;
 constexpr char kEstargzDigest[] = "containerd.io/snapshot/stargz/toc.digest";
 constexpr std::array<const char*, 2> kZstdPrefixes = {"io.github.containers.zstd-chunked.",
                                                       "io.containers.zstd-chunked."};
-constexpr uint64_t kTypeCrfs = 1;  // the only kind of table there is
 
 const std::string* find(const Annotations& annotations, const std::string& name) {
   auto found = annotations.find(name);
   return found == annotations.end() ? nullptr : &found->second;
-}
-
-std::optional<Digest> digest_of(const std::string& text) {
-  if (!text.starts_with("sha256:")) return std::nullopt;
-  auto digest = Digest::parse(text);
-  if (!digest || digest->is_zero()) return std::nullopt;
-  return *digest;
 }
 
 // "offset:length:plain length:type"
@@ -37,7 +29,7 @@ std::optional<TocPlace> place_of(std::string_view text) {
     text.remove_prefix(std::min(colon + 1, text.size()));
   }
   const auto stored = make_range(numbers[0], numbers[1]);
-  if (!stored || stored->empty() || numbers[3] != kTypeCrfs) return std::nullopt;
+  if (!stored || stored->empty() || numbers[3] != kTocTypeCrfs) return std::nullopt;
   return TocPlace{*stored, numbers[2]};
 }
 
@@ -47,9 +39,9 @@ std::optional<TocReference> toc_reference(const Annotations& annotations) {
   for (const std::string prefix : kZstdPrefixes) {
     const auto* checksum = find(annotations, prefix + "manifest-checksum");
     if (!checksum) continue;
-    const auto digest = digest_of(*checksum);
-    if (!digest) return std::nullopt;
-    TocReference toc{TocKind::kZstdChunked, *digest, {}};
+    const Digest digest = toc_digest(*checksum);
+    if (digest.is_zero()) return std::nullopt;
+    TocReference toc{TocKind::kZstdChunked, digest, {}};
     if (const auto* position = find(annotations, prefix + "manifest-position")) {
       toc.place = place_of(*position);
       if (!toc.place) return std::nullopt;
@@ -57,8 +49,12 @@ std::optional<TocReference> toc_reference(const Annotations& annotations) {
     return toc;
   }
   if (const auto* text = find(annotations, kEstargzDigest))
-    if (const auto digest = digest_of(*text)) return TocReference{TocKind::kEstargz, *digest, {}};
+    if (const Digest digest = toc_digest(*text); !digest.is_zero()) return TocReference{TocKind::kEstargz, digest, {}};
   return std::nullopt;
+}
+
+Digest toc_digest(const std::string& text) {
+  return text.starts_with("sha256:") ? Digest::parse(text).value_or(Digest{}) : Digest{};
 }
 
 std::string to_string(TocKind kind) { return kind == TocKind::kEstargz ? "eStargz" : "zstd:chunked"; }

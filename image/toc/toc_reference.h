@@ -11,6 +11,9 @@
 
 namespace hydrant::image {
 
+// The only kind of zstd:chunked table there is, in annotations and footers.
+inline constexpr uint64_t kTocTypeCrfs = 1;
+
 enum class TocKind : uint8_t { kEstargz = 1, kZstdChunked = 2 };
 
 // Where the table stands in the stored blob, as it travels.
@@ -32,6 +35,9 @@ struct TocReference {
 // Nothing when no table is bound to the manifest: such a layer is read as any other, for nothing but the blob's digest
 // proves it. Annotations that are malformed count as none.
 std::optional<TocReference> toc_reference(const std::map<std::string, std::string>& annotations);
+
+// "sha256:…" as annotations and tables have it; zero for anything else.
+Digest toc_digest(const std::string& text);
 
 // "eStargz", "zstd:chunked".
 std::string to_string(TocKind kind);
