@@ -54,11 +54,6 @@ class FakeHandle final : public ObjectHandle {
     changed_.notify_all();
     return 0;
   }
-  int64_t fill_and_complete(Bytes bytes, uint64_t offset, uint32_t msg_id) override {
-    int64_t count = pwrite(bytes, offset);
-    if (count == static_cast<int64_t>(bytes.size())) complete(msg_id);
-    return count;
-  }
 
   // The next lookups find no file.
   void lose_file(unsigned times) {

@@ -21,6 +21,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "proto/cachefiles_message.h"
 
 namespace hydrant::fetch {
 
@@ -63,7 +64,12 @@ class ObjectHandle {
   // Answers a READ: 0 or -errno.
   virtual int64_t complete(uint32_t msg_id) = 0;
   // pwrite, then complete if everything was written, in one turn. The count written, or the first -errno of the two.
-  virtual int64_t fill_and_complete(Bytes bytes, uint64_t offset, uint32_t msg_id) = 0;
+  virtual int64_t fill_and_complete(Bytes bytes, uint64_t offset, uint32_t msg_id) {
+    int64_t written = pwrite(bytes, offset);
+    if (written != static_cast<int64_t>(bytes.size())) return written;
+    int64_t completed = complete(msg_id);
+    return completed < 0 ? completed : written;
+  }
   // As lseek(2) of the backing file; with SEEK_DATA and SEEK_HOLE it tells what nobody has written yet. An offset or
   // -errno: -ENXIO past the last data, -ENOBUFS as pwrite.
   virtual int64_t lseek(int64_t offset, int whence) = 0;
@@ -96,6 +102,18 @@ struct CloseRequest {
 };
 
 using Request = std::variant<OpenRequest, ReadRequest, CloseRequest>;
+
+// What a message asks. `handle` is that of an OPEN, null for the others.
+inline Result<Request> request_of(proto::Message message, std::shared_ptr<ObjectHandle> handle) {
+  switch (message.opcode) {
+    case proto::Opcode::kOpen:
+      return OpenRequest{message.msg_id, message.object_id, std::move(message.volume_key),
+                         std::string(as_text(message.cookie_key)), std::move(handle)};
+    case proto::Opcode::kRead: return ReadRequest{message.msg_id, message.object_id, message.range};
+    case proto::Opcode::kClose: return CloseRequest{message.msg_id, message.object_id};
+  }
+  return fail(Code::kCorrupt, "unknown request");
+}
 
 // What a READ is answered with.
 struct Fill {

@@ -77,18 +77,7 @@ class KernelHandle final : public ObjectHandle {
     return ::ioctl(fd_.get(), proto::kReadComplete, static_cast<unsigned long>(msg_id)) < 0 ? -errno : 0;
   }
 
-  int64_t fill_and_complete(Bytes bytes, uint64_t offset, uint32_t msg_id) override {
-    int64_t written = pwrite(bytes, offset);
-    if (written != static_cast<int64_t>(bytes.size())) return written;
-    int64_t completed = complete(msg_id);
-    return completed < 0 ? completed : written;
-  }
-
-  std::optional<Staging> stage(size_t size) override {
-    if (size > slots_->slot_bytes()) return std::nullopt;
-    auto staging = slots_->acquire(Deadline(Instant::min()));
-    return staging ? std::optional(*std::move(staging)) : std::nullopt;
-  }
+  std::optional<Staging> stage(size_t size) override { return slots_->stage(size); }
 
  private:
   const Fd fd_;
@@ -143,18 +132,13 @@ class Device final : public Control {
 
   Result<Request> decode(Bytes bytes) {
     HYDRANT_TRY(proto::Message message, proto::decode_message(bytes));
-    switch (message.opcode) {
-      case proto::Opcode::kOpen: {
-        Fd fd(message.fd);
-        ::fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
-        return OpenRequest{message.msg_id, message.object_id, std::move(message.volume_key),
-                           std::string(as_text(message.cookie_key)),
-                           std::make_shared<KernelHandle>(std::move(fd), slots_)};
-      }
-      case proto::Opcode::kRead: return ReadRequest{message.msg_id, message.object_id, message.range};
-      case proto::Opcode::kClose: return CloseRequest{message.msg_id, message.object_id};
+    std::shared_ptr<ObjectHandle> handle;
+    if (message.opcode == proto::Opcode::kOpen) {
+      Fd fd(message.fd);
+      ::fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
+      handle = std::make_shared<KernelHandle>(std::move(fd), slots_);
     }
-    return fail(Code::kCorrupt, "unknown request");
+    return request_of(std::move(message), std::move(handle));
   }
 
   const Fd device_;

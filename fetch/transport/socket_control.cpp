@@ -70,11 +70,7 @@ class SocketHandle final : public ObjectHandle {
     return whole && call.completion < 0 ? call.completion : call.result;
   }
 
-  std::optional<Staging> stage(size_t size) override {
-    if (size > slots_->slot_bytes()) return std::nullopt;
-    auto staging = slots_->acquire(Deadline(Instant::min()));
-    return staging ? std::optional(*std::move(staging)) : std::nullopt;
-  }
+  std::optional<Staging> stage(size_t size) override { return slots_->stage(size); }
 
  private:
   int64_t write(Bytes bytes, uint64_t offset, std::optional<uint32_t> msg_id) {
@@ -290,16 +286,12 @@ class Connection final : public Control {
 
   Result<Request> decode(Bytes payload, Fd passed) {
     HYDRANT_TRY(proto::Message message, proto::decode_message(payload));
-    switch (message.opcode) {
-      case proto::Opcode::kOpen:
-        if (!passed && (lanes_.empty() || message.fd <= 0)) return fail(Code::kCorrupt, "OPEN without a handle");
-        return OpenRequest{message.msg_id, message.object_id, std::move(message.volume_key),
-                           std::string(as_text(message.cookie_key)),
-                           passed ? own_socket(std::move(passed)) : on_lane(static_cast<uint32_t>(message.fd))};
-      case proto::Opcode::kRead: return ReadRequest{message.msg_id, message.object_id, message.range};
-      case proto::Opcode::kClose: return CloseRequest{message.msg_id, message.object_id};
+    std::shared_ptr<ObjectHandle> handle;
+    if (message.opcode == proto::Opcode::kOpen) {
+      if (!passed && (lanes_.empty() || message.fd <= 0)) return fail(Code::kCorrupt, "OPEN without a handle");
+      handle = passed ? own_socket(std::move(passed)) : on_lane(static_cast<uint32_t>(message.fd));
     }
-    return fail(Code::kCorrupt, "unknown request");
+    return request_of(std::move(message), std::move(handle));
   }
 
   std::shared_ptr<ObjectHandle> own_socket(Fd socket) {

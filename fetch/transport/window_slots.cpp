@@ -48,6 +48,12 @@ void WindowSlots::give_back(MutableBytes memory) {
   freed_.notify_one();
 }
 
+std::optional<Staging> WindowSlots::stage(size_t size) {
+  if (size > slot_bytes_) return std::nullopt;
+  auto staging = acquire(Deadline(Instant::min()));
+  return staging ? std::optional(*std::move(staging)) : std::nullopt;
+}
+
 std::optional<uint64_t> WindowSlots::offset_of(Bytes bytes) const {
   std::less_equal<const std::byte*> not_after;
   const std::byte* end = at_ + slot_bytes_ * slots_;

@@ -26,6 +26,8 @@ class WindowSlots final : public Staging::Owner, public std::enable_shared_from_
 
   // kTooSlow when every slot is in use until the deadline. The slot used last comes first: it is warm.
   Result<Staging> acquire(Deadline deadline);
+  // As ObjectHandle::stage: waits for nothing.
+  std::optional<Staging> stage(size_t size);
   // Where `bytes` stands in the window, if all of it does.
   std::optional<uint64_t> offset_of(Bytes bytes) const;
   // Gives the memory of unused slots back to the system.
