@@ -52,7 +52,7 @@ void Filler::read(ByteRange range, Done done) {
 }
 
 void Filler::load_layout() {
-  auto layout = origin_->layout();
+  auto layout = this->layout();
   std::vector<WaiterPtr> early;
   Finished finished;
   {
@@ -60,7 +60,6 @@ void Filler::load_layout() {
     loading_ = false;
     early.swap(early_);
     if (layout && handle_) {
-      layout_ = *std::move(layout);
       for (const WaiterPtr& waiter : early)
         if (waiter->done) admit(lock, waiter, finished);
       early.clear();
@@ -84,9 +83,16 @@ Result<std::shared_ptr<const image::Layout>> Filler::layout() {
 }
 
 void Filler::prefetch(std::vector<ByteRange> wanted) {
-  Deadline deadline = Deadline::after(shop_.options.attach_deadline);
-  shop_.queue.submit(Priority::kPrefetch, [self = shared_from_this(), wanted = std::move(wanted),
-                                           deadline](std::stop_token) { self->plan_prefetch(wanted, deadline); });
+  submit_prefetch(std::move(wanted), Deadline::after(shop_.options.attach_deadline), Instant::min());
+}
+
+void Filler::submit_prefetch(std::vector<ByteRange> wanted, Deadline deadline, Instant not_before) {
+  shop_.queue.submit(
+      Priority::kPrefetch,
+      [self = shared_from_this(), wanted = std::move(wanted), deadline](std::stop_token) {
+        self->plan_prefetch(wanted, deadline);
+      },
+      not_before);
 }
 
 // The parts of `range` that nobody has written. Its error has sys ENOBUFS while the cache has not attached its file.
@@ -113,13 +119,8 @@ void Filler::plan_prefetch(const std::vector<ByteRange>& wanted, Deadline deadli
   std::vector<ByteRange> missing;
   for (ByteRange range : wanted) {
     auto found = holes(**handle, intersect(range, {0, (*layout)->device_size()}));
-    if (!found && found.error().sys == ENOBUFS && !deadline.passed()) {
-      shop_.queue.submit(
-          Priority::kPrefetch,
-          [self = shared_from_this(), wanted, deadline](std::stop_token) { self->plan_prefetch(wanted, deadline); },
-          Clock::system().now() + shop_.options.first_backoff / 10);
-      return;
-    }
+    if (!found && found.error().sys == ENOBUFS && !deadline.passed())
+      return submit_prefetch(wanted, deadline, Clock::system().now() + shop_.options.first_backoff / 10);
     if (!found) return log::warn("prefetch.lookup", {{"object", name_}, {"reason", found.error().what}});
     missing.insert(missing.end(), found->begin(), found->end());
   }
@@ -173,24 +174,26 @@ void Filler::step(uint64_t from, bool found) {
 // Claims with a hole whatever its fill completes, so that the next hole in the same span is not fetched again.
 void Filler::claim_prefetch(Lock& lock, ByteRange hole, Priority priority) {
   const uint64_t granule = layout_->granule();
-  auto known = [&](uint64_t index) {
-    return claims_.contains(index) || filled_at_.contains(index) || held_.contains(index);
-  };
   const uint64_t unit = std::max(granule, shop_.options.fill_unit);
   while (!hole.empty()) {
     const uint64_t first = hole.begin / granule;
-    if (known(first)) {
+    if (known(lock, first)) {
       hole.begin = std::min(hole.end, (first + 1) * granule);
       continue;
     }
     const ByteRange wanted = {hole.begin, std::min(hole.end, round_down(hole.begin, unit) + unit)};
     const ByteRange fill = layout_->plan(wanted).device;
     uint64_t begin = first, end = first + 1;
-    while (begin > fill.begin / granule && !known(begin - 1)) --begin;
-    while (end * granule < fill.end && !known(end)) ++end;
+    while (begin > fill.begin / granule && !known(lock, begin - 1)) --begin;
+    while (end * granule < fill.end && !known(lock, end)) ++end;
     add_flight(lock, {begin * granule, granule_range(end - 1).end}, priority);
     hole.begin = std::min(hole.end, end * granule);
   }
+}
+
+// Whether the granule is on its way, or was here when we last knew.
+bool Filler::known(Lock&, uint64_t index) const {
+  return claims_.contains(index) || filled_at_.contains(index) || held_.contains(index);
 }
 
 ByteRange Filler::granule_range(uint64_t index) const {
@@ -271,10 +274,12 @@ void Filler::run_ahead(Lock& lock, ByteRange range) {
     if (!first) first = flight;
   };
   for (uint64_t index = range.begin / granule; index <= (range.end - 1) / granule; ++index) {
-    bool known = claims_.contains(index) || filled_at_.contains(index) || held_.contains(index);
+    if (known(lock, index)) {
+      claim();
+      continue;
+    }
     ByteRange bytes = granule_range(index);
-    if (known) claim();
-    if (!known) run = run.empty() ? bytes : ByteRange{run.begin, bytes.end};
+    run = run.empty() ? bytes : ByteRange{run.begin, bytes.end};
   }
   claim();
   // One granule alone would be held for nothing: there is nothing behind it that it could announce.

@@ -88,6 +88,8 @@ class Filler : public std::enable_shared_from_this<Filler> {
 
   void load_layout();
   Result<std::shared_ptr<const image::Layout>> layout();
+  bool known(Lock& lock, uint64_t index) const;
+  void submit_prefetch(std::vector<ByteRange> wanted, Deadline deadline, Instant not_before);
   void plan_prefetch(const std::vector<ByteRange>& wanted, Deadline deadline);
   void claim_prefetch(Lock& lock, ByteRange hole, Priority priority);
   Result<std::vector<ByteRange>> holes(ObjectHandle& handle, ByteRange range);

@@ -101,6 +101,12 @@ Result<Prefetcher::Image> Prefetcher::image(const std::string& fsid) {
   return image;
 }
 
+Result<image::FileTable> Prefetcher::file_table(const Layer& layer) {
+  HYDRANT_TRY(auto row, catalogue_.object(layer.device));
+  HYDRANT_TRY(auto index, origins_.index(row));
+  return index->files();
+}
+
 // kNotFound when there is none.
 Result<proto::PrefetchList> Prefetcher::list(const Image& image) {
   auto text = read_file(paths_.prefetch_list(image.manifest), proto::kMaxPrefetchText);
@@ -146,9 +152,7 @@ Result<proto::PrefetchReply> Prefetcher::learn(const std::string& fsid) {
     auto found = std::find_if(touched.devices.begin(), touched.devices.end(),
                               [&](const auto& device) { return device.id == layer.device; });
     if (found == touched.devices.end()) continue;
-    HYDRANT_TRY(auto row, catalogue_.object(layer.device));
-    HYDRANT_TRY(auto index, origins_.index(row));
-    HYDRANT_TRY(auto files, index->files());
+    HYDRANT_TRY(auto files, file_table(layer));
     auto entries = image::entries_of(layer.diff_id, files, timed(*found));
     run.insert(run.end(), entries.begin(), entries.end());
   }
@@ -192,9 +196,7 @@ Result<proto::PrefetchReply> Prefetcher::replay(const Image& image) {
     if (std::none_of(list.entries.begin(), list.entries.end(),
                      [&](const auto& entry) { return entry.layer == layer.diff_id; }))
       continue;
-    HYDRANT_TRY(auto row, catalogue_.object(layer.device));
-    HYDRANT_TRY(auto index, origins_.index(row));
-    HYDRANT_TRY(auto files, index->files());
+    HYDRANT_TRY(auto files, file_table(layer));
     objects_.prefetch(layer.device, in_order(image::ranges_of(list, layer.diff_id, files)));
   }
   return reply_of(list);
@@ -205,9 +207,7 @@ Result<proto::PrefetchReply> Prefetcher::fetch_paths(const Image& image, const s
   std::vector<const image::FileTable*> pointers;
   tables.reserve(image.layers.size());
   for (const Layer& layer : image.layers) {
-    HYDRANT_TRY(auto row, catalogue_.object(layer.device));
-    HYDRANT_TRY(auto index, origins_.index(row));
-    HYDRANT_TRY(auto files, index->files());
+    HYDRANT_TRY(auto files, file_table(layer));
     tables.push_back(std::move(files));
     pointers.push_back(&tables.back());
   }

@@ -13,6 +13,7 @@
 #include "fetch/objects.h"
 #include "fetch/origins.h"
 #include "fetch/paths.h"
+#include "image/file_table.h"
 #include "proto/admin.h"
 #include "proto/prefetch_list.h"
 
@@ -55,6 +56,7 @@ class Prefetcher {
   };
 
   Result<Image> image(const std::string& fsid);
+  Result<image::FileTable> file_table(const Layer& layer);
   Result<proto::PrefetchList> list(const Image& image);
   Result<proto::PrefetchReply> replay(const Image& image);
   Result<proto::PrefetchReply> fetch_paths(const Image& image, const std::vector<std::string>& paths);

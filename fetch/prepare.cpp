@@ -59,19 +59,15 @@ std::string key_of(const std::vector<LayerReading>& readings, const PreparerOpti
   return sha256(as_bytes(text)).hex();
 }
 
-bool is_image(const proto::SourceReference& reference) {
-  return reference.kind == proto::SourceKind::kRegistry || reference.kind == proto::SourceKind::kOciDir;
-}
-
 Result<proto::SourceReference> parse_source(const proto::PrepareRequest& request) {
   HYDRANT_TRY(auto reference, proto::SourceReference::parse(request.source));
-  const char* form = is_image(reference) ? "image" : "file";
-  const bool erofs_file = request.as == "erofs" && !is_image(reference);
+  const char* form = reference.names_image() ? "image" : "file";
+  const bool erofs_file = request.as == "erofs" && !reference.names_image();
   if (!request.as.empty() && request.as != "auto" && request.as != form && !erofs_file)
     return fail(Code::kUnsupported,
                 reference.display() + " cannot be mounted as \"" + request.as +
                     "\": registries and oci: directories hold images, URLs and file:/// name files or EROFS images");
-  if (!is_image(reference) && request.index_only)
+  if (!reference.names_image() && request.index_only)
     return fail(Code::kInvalid, reference.display() + ": a file needs no index; mount it");
   if (reference.kind == proto::SourceKind::kOciDir && !reference.path.starts_with('/'))
     return fail(Code::kInvalid, reference.display() + ": the directory must be an absolute path");
@@ -95,7 +91,7 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
                                               std::stop_token stop) {
   Image image;
   HYDRANT_TRY(image.source, parse_source(request));
-  if (!is_image(image.source)) {
+  if (!image.source.names_image()) {
     events.progress({.phase = "resolve"});
     if (request.as == "erofs") return prepare_erofs(image.source, request.plain_http, catalogue_, origins_);
     return prepare_file(image.source, request.plain_http, paths_, catalogue_, origins_);
@@ -204,7 +200,9 @@ Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& req
   }
   for (const auto& ticket : tickets) image.reply.image.streamed_bytes += ticket.done();
   for (LayerReading& reading : image.readings)
-    if (reading.toc && !origins_.toc_index(reading.device(), reading.layer, reading.size)) reading.toc.reset();
+    if (reading.toc && std::find(asked.begin(), asked.end(), reading.device()) != asked.end() &&
+        !origins_.toc_index(reading.device(), reading.layer, reading.size))
+      reading.toc.reset();
   return {};
 }
 

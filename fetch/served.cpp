@@ -33,7 +33,7 @@ Result<Served> parse_served(std::string_view text, const std::string& working_di
 Result<proto::PrepareReply> prepare_served(const Served& served, const std::string& docker_config, Preparer& preparer,
                                            Catalogue& catalogue, std::stop_token stop) {
   HYDRANT_TRY(auto reference, proto::SourceReference::parse(served.source));
-  const bool image = reference.kind == proto::SourceKind::kRegistry || reference.kind == proto::SourceKind::kOciDir;
+  const bool image = reference.names_image();
   PrepareEvents events;
   events.progress = [](const proto::Progress&) {};
   events.warning = [](const std::string&) {};  // logged by whoever warns

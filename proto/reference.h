@@ -40,6 +40,8 @@ struct SourceReference {
   std::string tag = {};  // kOciDir; empty: the only image of the directory
   std::string url = {};  // kHttp, kS3: verbatim, may hold credentials or a signature
 
+  // Of an image in a store; else of a single file.
+  bool names_image() const { return kind == SourceKind::kRegistry || kind == SourceKind::kOciDir; }
   // What an image store is asked for: tag or digest; empty for the only image of an OCI directory.
   std::string image_reference() const { return kind == SourceKind::kOciDir ? tag : image.reference(); }
   // Canonical: parse(text()) is the same reference. May hold the secrets of a URL; for people there is display().
