@@ -28,7 +28,7 @@ demo: all
 	@$(PACKAGES) demo
 	@scripts/demo.sh
 
-# All tests: those beside the code on every core, then the end-to-end ones one by one. ctest's summary comes last.
+# All tests, as many at a time as there are cores. ctest's summary comes last.
 test:
 	@$(PACKAGES) build test
 	@$(CONFIGURE) -DHYDRANT_TESTS=ON > /dev/null
