@@ -17,6 +17,7 @@ from sandbox import Hydrant, Registry, small_disk
 
 SIZE = 256 << 20
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
+CACHED_READS = 5
 
 
 def timed(*command, output=subprocess.DEVNULL):
@@ -32,6 +33,11 @@ def drop_caches():
 
 def read(path):
     return timed("dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none")
+
+
+def read_cached(path):
+    """The best of some: the first read of a cached page still moves it among the kernel's lists."""
+    return max(read(path) for _ in range(CACHED_READS))
 
 
 def cpu_seconds(pid):
@@ -55,14 +61,14 @@ def measure(disk, registry, reference, url, plain, figures):
             note(name, (cpu_seconds(daemons[name]) - before[name]) / SIZE * 1e9)
         drop_caches()
         note("warm", read(mounted))
-        note("cached", read(mounted))
+        note("cached", read_cached(mounted))
         hydrant.ok("umount", mounted.parent)
         mounted = hydrant.mount(reference) / "big"
         drop_caches()
         note("remounted", read(mounted))
         drop_caches()
         note("ext4 warm", read(plain))
-        note("ext4 cached", read(plain))
+        note("ext4 cached", read_cached(plain))
 
 
 def main():
