@@ -110,13 +110,27 @@ TEST(ExitStatuses, AreDistinctForEveryCode) {
   EXPECT_FALSE(seen.contains(ExitStatus::kNoDaemon));
 }
 
-TEST(SourceArgument, DockersConfigIsFoundThroughTheEnvironmentAndMayBeMissing) {
+TEST(SourceArgument, CredentialsAreFoundThroughTheEnvironmentAndMayBeMissing) {
   TemporaryDirectory dir;
   ::setenv("DOCKER_CONFIG", dir.path().c_str(), 1);
+  ::setenv("XDG_RUNTIME_DIR", dir.path().c_str(), 1);
+  ::setenv("HOME", dir.path().c_str(), 1);
   EXPECT_EQ(*read_docker_config(), "");
   std::ofstream(dir.path() + "/config.json") << "{\"auths\":{}}";
   EXPECT_EQ(*read_docker_config(), "{\"auths\":{}}");
-  ::unsetenv("DOCKER_CONFIG");
+
+  // What podman knows is added, and docker's word comes first.
+  std::filesystem::create_directories(dir.path() + "/containers");
+  std::ofstream(dir.path() + "/containers/auth.json") << R"({"auths":{"a":{"auth":"podmans"},"b":{"auth":"b"}}})";
+  std::ofstream(dir.path() + "/config.json") << R"({"auths":{"a":{"auth":"dockers"}},"credHelpers":{"c":"x"}})";
+  EXPECT_EQ(*read_docker_config(), R"({"auths":{"a":{"auth":"dockers"},"b":{"auth":"b"}},"credHelpers":{"c":"x"}})");
+  std::ofstream(dir.path() + "/containers/auth.json") << "no";
+  EXPECT_NE(read_docker_config().error().what.find("containers/auth.json is not a JSON object"), std::string::npos);
+  ::setenv("REGISTRY_AUTH_FILE", (dir.path() + "/config.json").c_str(), 1);
+  EXPECT_EQ(*read_docker_config(), R"({"auths":{"a":{"auth":"dockers"}},"credHelpers":{"c":"x"}})");
+  ::setenv("REGISTRY_AUTH_FILE", "/missing/auth.json", 1);
+  EXPECT_EQ(read_docker_config().error().code, Code::kNotFound);
+  for (const char* name : {"DOCKER_CONFIG", "XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE"}) ::unsetenv(name);
 }
 
 TEST(SourceArgument, ADirectoryIsNamedAsTheKernelNamesIt) {

@@ -49,6 +49,8 @@ struct Options {
   unsigned memory_mb = 64;
   unsigned streams = 3;
   unsigned read_limit_s = 50;
+  std::vector<std::string> host_directories = source::default_host_directories();
+  source::HttpOptions http;
   std::string log_level;
 
   // A kernel's cache in place of hydrantd's.
@@ -154,16 +156,17 @@ Result<> serve(const Options& options) {
   HYDRANT_TRY(auto device, open_device(options));
   if (device) connect = [&](Deadline) { return device->connect(); };
 
-  auto client = std::make_shared<source::HttpClient>();  // shared by every store and blob
+  auto client = std::make_shared<source::HttpClient>(options.http);  // shared by every store and blob
+  auto hosts = std::make_shared<const source::HostDirectory>(options.host_directories);  // as the client
   Origins origins(
       paths,
-      [&, client](const proto::SourceReference& reference,
-                  std::optional<bool> plain_http) -> Result<std::shared_ptr<source::ImageStore>> {
+      [&, client, hosts](const proto::SourceReference& reference,
+                         std::optional<bool> plain_http) -> Result<std::shared_ptr<source::ImageStore>> {
         HYDRANT_TRY(auto known, credentials->find(reference.image.registry));
-        return source::open_image_store(reference, client, {std::move(known), plain_http});
+        return source::open_image_store(reference, client, {std::move(known), plain_http, hosts});
       },
-      [client](const proto::SourceReference& reference, Deadline deadline) {
-        return source::open_blob(reference, client, deadline);
+      [client, hosts](const proto::SourceReference& reference, Deadline deadline) {
+        return source::open_blob(reference, client, hosts.get(), deadline);
       });
 
   // Declared in the order of who uses whom; destroyed the other way round.
@@ -215,6 +218,8 @@ int main(int argc, char** argv) {
   fetch::Options options;
   CLI::App app{"hydrant-fetchd: fetches what the cache misses"};
   app.set_version_flag("--version", std::string(kVersion));
+  app.set_config("--config", "/etc/hydrant/fetchd.toml", "file with any of these options, by their long names");
+  app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_option("--root", options.root, "where all state is")->capture_default_str();
   app.add_option("--workers", options.workers, "fills at a time")->check(CLI::Range(1, 256))->capture_default_str();
   app.add_option("--memory-mb", options.memory_mb, "bytes that fills in flight may hold, in MiB")
@@ -236,9 +241,23 @@ int main(int argc, char** argv) {
   app.add_option("--serve", options.serve, "[ID=]SOURCE to prepare; prints the command that mounts it")->needs(device);
   app.add_option("--docker-config", options.docker_config, "file with the registries' credentials, for --serve")
       ->needs(device);
+  app.add_option("--hosts-dir", options.host_directories,
+                 "directory with containerd's hosts.toml or docker's certificates by registry; may be repeated")
+      ->capture_default_str();
+  app.add_option("--proxy", options.http.proxy, "URL of the proxy, in place of the environment's");
+  app.add_option("--no-proxy", options.http.no_proxy, "hosts that are asked directly, with commas between");
+  app.add_option("--netrc", options.http.netrc, "file with logins for http(s) sources")->check(CLI::ExistingFile);
+  app.add_option("--ca-file", options.http.ca_file, "PEM bundle in place of the system's")->check(CLI::ExistingFile);
+  app.add_option("--transfers-per-origin", options.http.transfers_per_origin, "requests to one origin at a time")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
   app.add_option("--log-level", options.log_level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) ? 2 : 0;
+  }
   if (options.log_level == "debug") log::set_level(log::Level::kDebug);
   if (options.log_level == "info") log::set_level(log::Level::kInfo);
   if (options.log_level == "warn") log::set_level(log::Level::kWarn);

@@ -56,7 +56,8 @@ Result<std::shared_ptr<ImageStore>> open_image_store(const proto::SourceReferenc
     case proto::SourceKind::kRegistry:
       return std::shared_ptr<ImageStore>(std::make_shared<RegistryStore>(
           std::move(client), reference.image,
-          RegistryOptions{.plain_http = options.plain_http, .credentials = options.credentials}));
+          RegistryOptions{
+              .plain_http = options.plain_http, .credentials = options.credentials, .hosts = options.hosts}));
     case proto::SourceKind::kOciDir: {
       HYDRANT_TRY(auto store, OciDirStore::open(reference.path));
       return std::shared_ptr<ImageStore>(std::move(store));
@@ -66,11 +67,16 @@ Result<std::shared_ptr<ImageStore>> open_image_store(const proto::SourceReferenc
 }
 
 Result<std::shared_ptr<Blob>> open_blob(const proto::SourceReference& reference, std::shared_ptr<HttpClient> client,
-                                        Deadline deadline) {
+                                        const HostDirectory* hosts, Deadline deadline) {
   switch (reference.kind) {
     case proto::SourceKind::kHttp: {
-      HYDRANT_TRY(auto blob,
-                  HttpBlob::open(std::move(client), {.url = reference.url, .authorizer = {}, .name = {}}, deadline));
+      HttpBlob::Target target{.url = reference.url, .authorizer = {}, .name = {}};
+      if (hosts) {
+        const auto origin = origin_of(reference.url);
+        HYDRANT_TRY(auto places, hosts->find(origin.substr(origin.find("://") + 3)));
+        target.host = places->own.options;
+      }
+      HYDRANT_TRY(auto blob, HttpBlob::open(std::move(client), std::move(target), deadline));
       return std::shared_ptr<Blob>(std::move(blob));
     }
     case proto::SourceKind::kFile: {

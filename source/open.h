@@ -8,6 +8,7 @@
 #include "proto/oci.h"
 #include "proto/reference.h"
 #include "source/auth/docker_config.h"
+#include "source/hosts/host_directory.h"
 #include "source/http/http_client.h"
 #include "source/source.h"
 
@@ -15,7 +16,8 @@ namespace hydrant::source {
 
 struct OpenOptions {
   DockerConfig credentials;
-  std::optional<bool> plain_http;  // nothing: plain HTTP for loopback registries alone
+  std::optional<bool> plain_http;                        // nothing: plain HTTP for loopback registries alone
+  std::shared_ptr<const HostDirectory> hosts = nullptr;  // null: registries are asked themselves
 };
 
 // For kRegistry and kOciDir; other kinds are kInvalid. A registry is not asked anything yet.
@@ -23,8 +25,9 @@ Result<std::shared_ptr<ImageStore>> open_image_store(const proto::SourceReferenc
                                                      std::shared_ptr<HttpClient> client, const OpenOptions& options);
 
 // For kHttp, kS3 and kFile; other kinds are kInvalid.
+// `hosts` (may be null) says how the host of an http(s) URL wants to be asked; its mirrors are for registries alone.
 Result<std::shared_ptr<Blob>> open_blob(const proto::SourceReference& reference, std::shared_ptr<HttpClient> client,
-                                        Deadline deadline);
+                                        const HostDirectory* hosts, Deadline deadline);
 
 // One platform's image of a store, checked: it is a container image, digests and sizes match, every layer's type is
 // known, there is a diff_id for each layer.

@@ -195,7 +195,7 @@ TEST_F(OciDirTest, MissingAndDamagedBlobsAreFound) {
 
 TEST(OpenBlob, KindsThatAreNoFilesAreRefused) {
   auto open = [](const char* source) {
-    return open_blob(proto::SourceReference::parse(source).value(), nullptr, soon()).error().code;
+    return open_blob(proto::SourceReference::parse(source).value(), nullptr, nullptr, soon()).error().code;
   };
   EXPECT_EQ(open("s3://bucket/"), Code::kInvalid);
   EXPECT_EQ(open("alpine"), Code::kInvalid);

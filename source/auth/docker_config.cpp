@@ -15,20 +15,28 @@ constexpr size_t kMaxConfig = 1 << 20;
 constexpr size_t kMaxEntries = 4096;
 
 // The registry a key stands for: "https://index.docker.io/v1/" is docker.io, "https://r.example:5000/v2/" is
-// "r.example:5000". Empty for a key that covers only some repositories (podman has those).
-std::string registry_of(std::string key) {
+// "r.example:5000". `path` gets that of a key that covers only some repositories (podman has those).
+std::string registry_of(std::string key, std::string& path) {
   bool is_url = false;
   if (auto scheme = key.find("://"); scheme != key.npos) {
     key.erase(0, scheme + 3);
     is_url = true;
   }
   if (auto slash = key.find('/'); slash != key.npos) {
-    auto path = key.substr(slash);
-    if (!is_url && path != "/" && path != "/v1/" && path != "/v2/" && path != "/v1" && path != "/v2") return {};
+    auto rest = key.substr(slash);
+    if (!is_url && rest != "/" && rest != "/v1/" && rest != "/v2/" && rest != "/v1" && rest != "/v2") path = rest;
+    while (path.ends_with('/')) path.pop_back();
     key.erase(slash);
   }
   if (key == "index.docker.io" || key == "registry-1.docker.io") return "docker.io";
   return key;
+}
+
+// Empty for a key that covers only some repositories.
+std::string registry_of(const std::string& key) {
+  std::string path;
+  auto registry = registry_of(key, path);
+  return path.empty() ? registry : std::string();
 }
 
 std::string text_field(const Json& json, const char* name) {
@@ -62,9 +70,14 @@ Result<DockerConfig> DockerConfig::parse(std::string_view text) {
   if (auto auths = json.find("auths"); auths != json.end() && auths->is_object()) {
     if (auths->size() > kMaxEntries) return fail(Code::kInvalid, "docker config has too many entries");
     for (const auto& [key, entry] : auths->items()) {
-      auto registry = registry_of(key);
+      std::string path;
+      auto registry = registry_of(key, path);
       if (registry.empty() || !entry.is_object()) continue;
-      HYDRANT_TRY(Credentials credentials, credentials_of(entry, registry));
+      HYDRANT_TRY(Credentials credentials, credentials_of(entry, registry + path));
+      if (!path.empty()) {
+        if (!credentials.empty()) out.parts_.emplace(registry + path, std::move(credentials));
+        continue;
+      }
       out.raw_keys_.emplace(registry, key);
       // An empty entry says that a helper keeps them.
       if (!credentials.empty()) out.stored_.emplace(registry, std::move(credentials));
@@ -81,8 +94,11 @@ Result<DockerConfig> DockerConfig::parse(std::string_view text) {
   return out;
 }
 
-Result<Credentials> DockerConfig::find(const std::string& registry, Deadline deadline) const {
+Result<Credentials> DockerConfig::find(const std::string& registry, const std::string& repository,
+                                       Deadline deadline) const {
   const auto name = registry_of(registry);
+  for (std::string part = name + "/" + repository; part.size() > name.size(); part.erase(part.rfind('/')))
+    if (auto found = parts_.find(part); found != parts_.end()) return found->second;
   auto own = helpers_.find(name);
   const auto& helper = own != helpers_.end() ? own->second : default_helper_;
   if (!helper.empty()) {

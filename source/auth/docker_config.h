@@ -29,10 +29,13 @@ class DockerConfig {
 
   // For "registry.example:5000" or "docker.io"; empty credentials when it has none. A credential helper, which comes
   // before stored credentials as in docker, is run for at most 10 s; a helper that fails is an error that names it.
-  Result<Credentials> find(const std::string& registry, Deadline deadline) const;
+  // Entries for a part of a registry, as podman has them, come first for the repositories below it, the longest before
+  // others.
+  Result<Credentials> find(const std::string& registry, const std::string& repository, Deadline deadline) const;
 
  private:
   std::map<std::string, Credentials> stored_;    // key: normalized registry host
+  std::map<std::string, Credentials> parts_;     // key: normalized registry host/path
   std::map<std::string, std::string> helpers_;   // registry host → X of docker-credential-X
   std::map<std::string, std::string> raw_keys_;  // registry host → the key as the file has it, which helpers expect
   std::string default_helper_;

@@ -21,7 +21,8 @@ Deadline soon() { return Deadline::after(10s); }
 
 Credentials find(const std::string& json, const std::string& registry) {
   auto config = DockerConfig::parse(json);
-  return config ? config->find(registry, soon()).value_or(Credentials{"error", {}, {}}) : Credentials{"error", {}, {}};
+  return config ? config->find(registry, "app", soon()).value_or(Credentials{"error", {}, {}})
+                : Credentials{"error", {}, {}};
 }
 
 TEST(Base64, GoesBothWaysAndRefusesGarbage) {
@@ -76,10 +77,24 @@ class CredentialHelper : public ::testing::Test {
     ASSERT_TRUE(write_file_atomic(path, as_bytes("#!/bin/sh\n" + script), 0700));
   }
   Result<Credentials> ask(const std::string& json, const std::string& registry, Deadline deadline = soon()) {
-    return DockerConfig::parse(json).value().find(registry, deadline);
+    return DockerConfig::parse(json).value().find(registry, "app", deadline);
   }
   std::string directory_, old_path_;
 };
+
+TEST(DockerConfig, PartsOfARegistryHaveTheirOwnAsPodmanHasThem) {
+  const auto config = DockerConfig::parse(R"({"auths":{"r.example/team":{"username":"t","password":"1"},
+      "r.example/team/app":{"username":"a","password":"2"},"r.example":{"username":"r","password":"3"}}})")
+                          .value();
+  auto user = [&](const std::string& repository) {
+    return config.find("r.example", repository, soon()).value().username;
+  };
+  EXPECT_EQ(user("team/app"), "a");
+  EXPECT_EQ(user("team/app/sub"), "a");
+  EXPECT_EQ(user("team/application"), "t");
+  EXPECT_EQ(user("teams"), "r");
+  EXPECT_TRUE(config.find("other.example", "team/app", soon()).value().empty());
+}
 
 TEST_F(CredentialHelper, IsAskedWithTheServersKey) {
   install("echo", R"(read server; echo "{\"Username\":\"$server\",\"Secret\":\"$1\"}")");

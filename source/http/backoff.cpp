@@ -18,7 +18,7 @@ Duration with_jitter(Duration full) {
 }  // namespace
 
 Result<> Backoff::wait(const Error& cause, std::optional<std::chrono::seconds> retry_after) {
-  if (++failures_ >= options_.attempts) return fail(cause);
+  if (++failures_ >= attempts_) return fail(cause);
   auto doubled = options_.first_backoff * (1u << std::min(failures_ - 1, 16u));
   Duration pause = with_jitter(std::min(doubled, options_.longest_backoff));
   if (retry_after) pause = std::max<Duration>(pause, *retry_after);

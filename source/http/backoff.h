@@ -12,7 +12,9 @@ namespace hydrant::source {
 // Belongs to one request; not thread-safe.
 class Backoff {
  public:
-  Backoff(const HttpOptions& options, const Patience& patience) : options_(options), patience_(patience) {}
+  // `attempts`: 0 stands for those of `options`.
+  Backoff(const HttpOptions& options, const Patience& patience, unsigned attempts = 0)
+      : options_(options), patience_(patience), attempts_(attempts ? attempts : options.attempts) {}
 
   // Sleeps before the next try. Fails with `cause` when the tries are used up, or when the pause (`retry_after` if the
   // server asked for one) would outlast the deadline; with kCancelled when nobody waits any more.
@@ -23,6 +25,7 @@ class Backoff {
  private:
   const HttpOptions& options_;
   const Patience& patience_;
+  const unsigned attempts_;
   unsigned failures_ = 0;
 };
 

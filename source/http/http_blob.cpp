@@ -59,8 +59,9 @@ Result<std::shared_ptr<HttpBlob>> HttpBlob::open(std::shared_ptr<HttpClient> cli
                       .body = {},
                       .range = ByteRange{0, 1},
                       .authorizer = blob->target_.authorizer.get(),
+                      .host = blob->target_.host,
                       .patience = {deadline, {}}};
-  Backoff backoff(client->options(), request.patience);
+  Backoff backoff(client->options(), request.patience, blob->target_.attempts);
   HttpHead head;
   for (;;) {
     // A GET and not a HEAD: signed URLs are valid for one method. The sink's false ends a 200 after its first piece.
@@ -171,6 +172,7 @@ Result<> HttpBlob::attempt(Progress& progress) {
                           .body = {},
                           .range = asked,
                           .authorizer = authorizer,
+                          .host = url == target_.url ? target_.host : nullptr,
                           .patience = {read.deadline, read.stop}},
                          sink);
   };
@@ -217,7 +219,7 @@ Result<> HttpBlob::read(const ReadRequest& request, const Sink& sink) {
     return fail(Code::kInvalid, target_.name + ": read beyond its end");
   Progress progress{.request = request, .sink = sink, .at = request.range.begin};
   const Patience patience{request.deadline, request.stop};
-  Backoff backoff(client_->options(), patience);
+  Backoff backoff(client_->options(), patience, target_.attempts);
   while (progress.at < request.range.end) {
     const uint64_t before = progress.at;
     progress.retry_after.reset();

@@ -5,6 +5,8 @@
 
 #include <atomic>
 
+#include "base/file.h"
+#include "base/temporary_directory.h"
 #include "source/http/scripted_server.h"
 
 namespace hydrant::source {
@@ -68,6 +70,22 @@ TEST(HttpBlob, CredentialsOfAUrlAreSentAndNotShown) {
   ASSERT_TRUE(blob);
   EXPECT_EQ(server.requests()[0].header("authorization"), "Basic YW5uOnB3");
   EXPECT_EQ((*blob)->describe(), server.url("/f"));
+}
+
+TEST(HttpBlob, LoginsOfNetrcAreForTheirHostAndHeadersForTheRequestsToIt) {
+  TemporaryDirectory directory;
+  const auto netrc = directory.path() + "/netrc";
+  ASSERT_TRUE(write_file_atomic(netrc, as_bytes("machine 127.0.0.1 login ann password pw\n"), 0600));
+  ScriptedServer elsewhere([](const Request& r) { return ScriptedServer::serve(r, "content"); });
+  ScriptedServer server(
+      [&](const Request&) -> Response { return {.status = 307, .headers = {"Location: " + elsewhere.url("/there")}}; });
+  auto client = std::make_shared<HttpClient>(HttpOptions{.netrc = netrc});
+  auto host = std::make_shared<const HostOptions>(HostOptions{.headers = {"X-Secret: yes"}});
+  HttpBlob::Target target{.url = server.url("/x"), .authorizer = {}, .name = {}, .host = host};
+  ASSERT_TRUE(HttpBlob::open(client, target, soon()));
+  EXPECT_EQ(server.requests()[0].header("authorization"), "Basic YW5uOnB3");
+  EXPECT_EQ(server.requests()[0].header("x-secret"), "yes");
+  EXPECT_EQ(elsewhere.requests()[0].header("x-secret"), "");
 }
 
 TEST(HttpBlob, OneThreadKeepsToOneConnection) {

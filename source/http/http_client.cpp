@@ -68,7 +68,8 @@ Result<HttpHead> HttpClient::send(const HttpRequest& request, const BodySink& si
     const bool at_home = origin == home;
     auto exchange = [&]() -> Result<HttpHead> {
       HYDRANT_TRY(auto turn, politeness_->take(origin, request.patience));
-      return transfer(*pool_, options_, request, url, at_home ? authorization : Authorization{}, sink);
+      if (!at_home) return transfer(*pool_, options_, request, url, {}, nullptr, sink);
+      return transfer(*pool_, options_, request, url, authorization, request.host.get(), sink);
     };
     HYDRANT_TRY(HttpHead head, exchange());
     politeness_->answered(origin, head);
@@ -91,7 +92,7 @@ Result<HttpHead> HttpClient::send(const HttpRequest& request, const BodySink& si
 
 Result<HttpClient::Document> HttpClient::get(const HttpRequest& request, size_t limit) {
   const auto name = request.method + " " + proto::url_without_secrets(request.url);
-  Backoff backoff(options_, request.patience);
+  Backoff backoff(options_, request.patience, request.attempts);
   for (;;) {
     Document document;
     auto head = send(request, [&](const HttpHead&, Bytes piece) -> Result<bool> {

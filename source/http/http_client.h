@@ -26,8 +26,23 @@ struct HttpOptions {
   std::chrono::milliseconds longest_backoff{5'000};
   size_t idle_per_origin = 16;       // kept connections
   size_t transfers_per_origin = 32;  // at a time; more wait for one to end
-  std::string ca_file;               // PEM; empty: the system's
-  std::string user_agent;            // empty: "hydrant/<version>"
+  std::string ca_file = {};          // PEM; empty: the system's
+  std::string user_agent = {};       // empty: "hydrant/<version>"
+  std::string proxy = {};            // URL; empty: as the environment says
+  std::string no_proxy = {};         // hosts, with commas between; empty: as the environment says
+  std::string netrc = {};            // file with logins for requests that have no authorizer; empty: none
+};
+
+// How one host wants to be asked, where it differs from others.
+struct HostOptions {
+  std::string ca_pem = {};                        // certificates trusted beside the system's
+  std::string client_cert = {}, client_key = {};  // PEM files; both or none
+  bool skip_verify = false;                       // believe any certificate
+  std::string proxy = {};                         // URL; empty: the client's
+  std::vector<std::string> headers = {};          // "Name: value", with each request
+  std::chrono::milliseconds connect_timeout{0};   // 0: the client's
+
+  bool operator==(const HostOptions&) const = default;
 };
 
 class ConnectionPool;
@@ -75,7 +90,10 @@ struct HttpRequest {
   std::vector<std::string> headers;  // "Accept: …"; sent to every hop
   std::string body;                  // of a POST
   std::optional<ByteRange> range;
-  Authorizer* authorizer = nullptr;  // for the origin of `url` alone: never sent to where it redirects
+  // Both for the origin of `url` alone: never for where it redirects.
+  Authorizer* authorizer = nullptr;
+  std::shared_ptr<const HostOptions> host = nullptr;  // null: nothing special; shared with whoever asks that host
+  unsigned attempts = 0;                              // 0: the client's
   Patience patience;
 };
 

@@ -207,8 +207,32 @@ Result<CURLcode> drive(CURLM* multi, Exchange& exchange, const HttpOptions& opti
   }
 }
 
+void set_text(CURL* easy, CURLoption option, const std::string& text) {
+  if (!text.empty()) curl_easy_setopt(easy, option, text.c_str());
+}
+
+void set_host_options(CURL* easy, const HostOptions& host) {
+  if (!host.ca_pem.empty()) {
+    // Takes the place of the bundle; the system's directory of certificates stays.
+    curl_blob pem{const_cast<char*>(host.ca_pem.data()), host.ca_pem.size(), CURL_BLOB_NOCOPY};
+    curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &pem);
+  }
+  set_text(easy, CURLOPT_SSLCERT, host.client_cert);
+  set_text(easy, CURLOPT_SSLKEY, host.client_key);
+  if (host.skip_verify) {
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+  }
+  if (!host.proxy.empty()) {  // whatever exceptions there are for others
+    curl_easy_setopt(easy, CURLOPT_PROXY, host.proxy.c_str());
+    curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+  }
+  if (host.connect_timeout.count() > 0)
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(host.connect_timeout.count()));
+}
+
 void set_options(Exchange& exchange, const HttpOptions& options, const HttpRequest& request, const std::string& url,
-                 const HeaderList& headers, char* error_text) {
+                 const HostOptions* host, const HeaderList& headers, char* error_text) {
   CURL* easy = exchange.easy.get();
   curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
   curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);  // a signature covers the path as it was written
@@ -224,11 +248,18 @@ void set_options(Exchange& exchange, const HttpOptions& options, const HttpReque
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, kReceiveBuffer);
   curl_easy_setopt(easy, CURLOPT_USERAGENT, options.user_agent.c_str());
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error_text);
-  if (!options.ca_file.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, options.ca_file.c_str());
+  set_text(easy, CURLOPT_CAINFO, options.ca_file);
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers.get());
-  // Proxies are the environment's, but none reaches this machine's own loopback for us.
+  set_text(easy, CURLOPT_PROXY, options.proxy);
+  set_text(easy, CURLOPT_NOPROXY, options.no_proxy);
+  // No proxy reaches this machine's own loopback for us.
   auto origin = origin_of(url);
   if (proto::is_loopback_host(origin.substr(origin.find("://") + 3))) curl_easy_setopt(easy, CURLOPT_PROXY, "");
+  if (!options.netrc.empty() && !request.authorizer) {
+    curl_easy_setopt(easy, CURLOPT_NETRC, CURL_NETRC_OPTIONAL);
+    curl_easy_setopt(easy, CURLOPT_NETRC_FILE, options.netrc.c_str());
+  }
+  if (host) set_host_options(easy, *host);
   if (request.method == "POST") {
     curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
     curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.c_str());
@@ -239,8 +270,10 @@ void set_options(Exchange& exchange, const HttpOptions& options, const HttpReque
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, &exchange);
 }
 
-Result<HeaderList> header_list(const HttpRequest& request, const Authorization& authorization) {
+Result<HeaderList> header_list(const HttpRequest& request, const Authorization& authorization,
+                               const HostOptions* host) {
   std::vector<std::string> lines = request.headers;
+  if (host) lines.insert(lines.end(), host->headers.begin(), host->headers.end());
   if (request.range) lines.push_back("Range: " + proto::range_header(*request.range));
   if (!authorization.value.empty()) lines.push_back("Authorization: " + authorization.value);
   lines.insert(lines.end(), authorization.headers.begin(), authorization.headers.end());
@@ -299,19 +332,20 @@ void ConnectionPool::give_back(const std::string& origin, std::unique_ptr<Connec
 }
 
 Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, const HttpRequest& request,
-                          const std::string& url, const Authorization& authorization, const BodySink& sink) {
+                          const std::string& url, const Authorization& authorization, const HostOptions* host,
+                          const BodySink& sink) {
   auto origin = origin_of(url);
   if (origin.empty()) return fail(Code::kInvalid, proto::url_without_secrets(url) + ": malformed URL");
   if (request.patience.stop.stop_requested()) return fail(Code::kCancelled, origin + ": cancelled");
   if (request.patience.deadline.passed()) return fail(Code::kTooSlow, origin + ": no answer by the deadline");
 
-  HYDRANT_TRY(HeaderList headers, header_list(request, authorization));
+  HYDRANT_TRY(HeaderList headers, header_list(request, authorization, host));
   auto lease = pool.take(origin);
   CURLM* multi = (*lease).multi.get();
   Exchange exchange(sink);
   CURL* easy = exchange.easy.get();
   char error_text[CURL_ERROR_SIZE] = "";
-  set_options(exchange, options, request, url, headers, error_text);
+  set_options(exchange, options, request, url, host, headers, error_text);
 
   curl_multi_add_handle(multi, easy);
   auto code = drive(multi, exchange, options, request.patience, origin);

@@ -46,8 +46,10 @@ class ConnectionPool {
 };
 
 // Errors as HttpClient::send has them.
+// `host` may be null.
 Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, const HttpRequest& request,
-                          const std::string& url, const Authorization& authorization, const BodySink& sink);
+                          const std::string& url, const Authorization& authorization, const HostOptions* host,
+                          const BodySink& sink);
 
 // Where `location` leads from `base`. kDenied when it leaves TLS.
 Result<std::string> redirect_target(const std::string& base, const std::string& location);

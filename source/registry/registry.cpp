@@ -2,6 +2,7 @@
 
 #include "proto/oci.h"
 #include "source/http/http_blob.h"
+#include "source/mirrors.h"
 #include "source/registry/registry_auth.h"
 
 namespace hydrant::source {
@@ -22,18 +23,63 @@ std::string accepted_types() {
 
 }  // namespace
 
+// Where the repository can be asked for.
+struct RegistryStore::Place {
+  std::string url;    // "https://mirror.example/v2"
+  std::string query;  // "?ns=docker.io": tells a mirror whose content is meant; empty for the registry itself
+  bool pull, resolve;
+  bool own;
+  std::shared_ptr<const HostOptions> host;
+  std::shared_ptr<RegistryAuth> auth;  // also held by blobs, which may outlive the store
+  std::shared_ptr<Health> health;      // as above
+};
+
+struct RegistryStore::Places {
+  std::shared_ptr<const RegistryPlaces> described;  // what they were made of; null without a description
+  std::vector<Place> all;                           // in the order to ask
+};
+
 RegistryStore::RegistryStore(std::shared_ptr<HttpClient> client, proto::ImageName image, RegistryOptions options)
-    : client_(std::move(client)),
-      image_(std::move(image)),
-      base_url_((is_plain(image_, options) ? "http://" : "https://") + image_.api_host()),
-      auth_(std::make_shared<RegistryAuth>(client_, image_.registry, image_.repository, is_plain(image_, options),
-                                           std::move(options.credentials), *options.clock)) {}
+    : client_(std::move(client)), image_(std::move(image)), options_(std::move(options)) {}
 RegistryStore::~RegistryStore() = default;
 
 std::string RegistryStore::describe() const { return image_.registry + "/" + image_.repository; }
 
-std::string RegistryStore::url(const std::string& tail) const {
-  return base_url_ + "/v2/" + image_.repository + "/" + tail;
+RegistryStore::Place RegistryStore::make_place(const RegistryPlace& described, bool own) const {
+  std::string url = described.url;
+  if (url.empty()) url = (is_plain(image_, options_) ? "http://" : "https://") + image_.api_host() + "/v2";
+  const auto origin = origin_of(url);
+  const auto host = origin.substr(origin.find("://") + 3);
+  return {.url = url,
+          .query = host == image_.api_host() ? "" : "?ns=" + image_.registry,
+          .pull = described.pull,
+          .resolve = described.resolve,
+          .own = own,
+          .host = described.options,
+          .auth = std::make_shared<RegistryAuth>(
+              client_, RegistryAuth::Place{own ? image_.registry : host, image_.repository, origin, described.options},
+              options_.credentials, *options_.clock),
+          .health = std::make_shared<Health>(*options_.clock)};
+}
+
+Result<std::shared_ptr<const RegistryStore::Places>> RegistryStore::places() {
+  std::shared_ptr<const RegistryPlaces> described;
+  if (options_.hosts) {
+    HYDRANT_TRY(described, options_.hosts->find(image_.registry));
+  }
+  auto known = places_.lock();
+  if (*known && (*known)->described == described) return *known;
+  auto made = std::make_shared<Places>();
+  made->described = described;
+  if (described)
+    for (const auto& mirror : described->mirrors) made->all.push_back(make_place(mirror, false));
+  made->all.push_back(make_place(described ? described->own : RegistryPlace{}, true));
+  *known = made;
+  return std::shared_ptr<const Places>(std::move(made));
+}
+
+std::string RegistryStore::url(const Place& place, const std::string& tail) const {
+  return place.url + "/" + image_.repository + "/" + tail + place.query;
 }
 
 Result<StoredManifest> RegistryStore::manifest(const std::string& reference, Deadline deadline) {
@@ -44,11 +90,42 @@ Result<StoredManifest> RegistryStore::manifest(const std::string& reference, Dea
     return fail(Code::kInvalid, describe() + ": '" + reference + "' is no tag");
   }
   const auto name = describe() + (wanted ? "@" : ":") + reference;
-  auto document = client_->get({.url = url("manifests/" + reference),
+  HYDRANT_TRY(auto places, this->places());
+  std::vector<const Place*> able;
+  for (const auto& place : places->all)
+    if (wanted ? place.pull : place.resolve) able.push_back(&place);
+  if (able.empty())
+    return fail(Code::kUnsupported, "image " + name + ": hosts.toml of " + image_.registry + " leaves nobody to ask");
+
+  std::optional<Error> first, own;  // of the mirrors; of the registry
+  const auto order = places_in_order(able.size(), [&](size_t i) { return able[i]->health->worth_asking(); });
+  for (size_t i = 0; i < order.size(); ++i) {
+    const Place& place = *able[order[i]];
+    const bool last = i + 1 == order.size();
+    auto got = manifest_at(place, reference, name, wanted, last ? deadline : Deadline::after(deadline.left() / 2));
+    if (got) {
+      place.health->succeeded();
+      return got;
+    }
+    // A mirror need not have every image.
+    if (got.error().code != Code::kNotFound) place.health->failed();
+    (place.own ? own : first) = std::move(got.error());
+  }
+  if (!own) return fail(*std::move(first));
+  if (first) own->what += "; a mirror failed, too: " + first->what;
+  return fail(*std::move(own));
+}
+
+Result<StoredManifest> RegistryStore::manifest_at(const Place& place, const std::string& reference,
+                                                  const std::string& name, const std::optional<Digest>& wanted,
+                                                  Deadline deadline) {
+  auto document = client_->get({.url = url(place, "manifests/" + reference),
                                 .headers = {accepted_types()},
                                 .body = {},
                                 .range = {},
-                                .authorizer = auth_.get(),
+                                .authorizer = place.auth.get(),
+                                .host = place.host,
+                                .attempts = place.own ? 0U : 1U,
                                 .patience = {deadline, {}}},
                                proto::kMaxDocument);
   if (!document) return fail(std::move(document.error()).in("image " + name));
@@ -58,11 +135,12 @@ Result<StoredManifest> RegistryStore::manifest(const std::string& reference, Dea
   auto aside = said.empty() ? "" : " (" + said + ")";
   switch (head.status) {
     case 200: break;
-    case 401: return fail(Code::kUnauthorized, "image " + name + ": " + auth_->way_out() + aside);
-    case 403: return fail(Code::kDenied, "image " + name + ": " + image_.registry + " forbids access to it" + aside);
+    case 401: return fail(Code::kUnauthorized, "image " + name + ": " + place.auth->way_out() + aside);
+    case 403:
+      return fail(Code::kDenied, "image " + name + ": " + origin_of(place.url) + " forbids access to it" + aside);
     case 404:
       if (said.empty() && head.header("docker-distribution-api-version").empty())
-        return fail(Code::kNotFound, "image " + name + ": " + base_url_ +
+        return fail(Code::kNotFound, "image " + name + ": " + origin_of(place.url) +
                                          " answers, but not as an image registry does; check the registry's address");
       return fail(Code::kNotFound, "image " + name + " does not exist" + aside + "; check its name and tag");
     default: return fail(status_error(head, "image " + name));
@@ -71,7 +149,7 @@ Result<StoredManifest> RegistryStore::manifest(const std::string& reference, Dea
   auto type = head.header("content-type");
   type = type.substr(0, type.find(';'));
   if (type == "text/html")
-    return fail(Code::kUnsupported, "image " + name + ": " + base_url_ +
+    return fail(Code::kUnsupported, "image " + name + ": " + origin_of(place.url) +
                                         " answers a web page, so it is no image registry; check the address");
   const auto digest = sha256(as_bytes(document->body));
   if (wanted && digest != *wanted)
@@ -82,9 +160,24 @@ Result<StoredManifest> RegistryStore::manifest(const std::string& reference, Dea
 }
 
 Result<std::shared_ptr<Blob>> RegistryStore::blob(const Digest& digest, uint64_t size, Deadline) {
-  return std::shared_ptr<Blob>(HttpBlob::immutable(
-      client_, {.url = url("blobs/" + digest.text()), .authorizer = auth_, .name = describe() + "@" + digest.text()},
-      size));
+  HYDRANT_TRY(auto places, this->places());
+  std::vector<Mirror> mirrors;
+  for (const auto& place : places->all) {
+    if (!place.pull) continue;
+    const auto who = place.own ? describe() : origin_of(place.url) + "/" + image_.repository;
+    mirrors.push_back({.blob = HttpBlob::immutable(client_,
+                                                   {.url = url(place, "blobs/" + digest.text()),
+                                                    .authorizer = place.auth,
+                                                    .name = who + "@" + digest.text(),
+                                                    .host = place.host,
+                                                    .attempts = place.own ? 0U : 1U},
+                                                   size),
+                       .health = place.health});
+  }
+  if (mirrors.empty())
+    return fail(Code::kUnsupported, describe() + ": hosts.toml of " + image_.registry + " leaves nobody to pull from");
+  if (mirrors.size() == 1) return std::move(mirrors.front().blob);
+  return std::shared_ptr<Blob>(std::make_shared<MirroredBlob>(std::move(mirrors)));
 }
 
 }  // namespace hydrant::source

@@ -66,14 +66,19 @@ bool is_visible(const std::string& text) {
 
 }  // namespace
 
-RegistryAuth::RegistryAuth(std::shared_ptr<HttpClient> client, std::string registry, std::string repository,
-                           bool plain_http, DockerConfig config, const Clock& clock)
+RegistryAuth::RegistryAuth(std::shared_ptr<HttpClient> client, Place place, DockerConfig config, const Clock& clock)
     : client_(std::move(client)),
-      registry_(std::move(registry)),
-      repository_(std::move(repository)),
-      plain_http_(plain_http),
+      registry_(std::move(place.registry)),
+      repository_(std::move(place.repository)),
+      origin_(std::move(place.origin)),
+      host_(std::move(place.host)),
       config_(std::move(config)),
-      clock_(clock) {}
+      clock_(clock) {
+  if (!host_) return;
+  auto elsewhere = std::make_shared<HostOptions>(*host_);
+  elsewhere->headers.clear();
+  host_elsewhere_ = std::move(elsewhere);
+}
 
 Result<Authorization> RegistryAuth::authorize(const HttpRequest& request) {
   HYDRANT_TRY(std::string value, header(request.patience));
@@ -193,7 +198,7 @@ Result<Credentials> RegistryAuth::credentials(const Patience& patience, Duration
       return state->login->credentials;
   }
   // Outside the lock: a helper may run for seconds. Two threads that both ask get the same answer.
-  auto found = config_.find(registry_, patience.deadline);
+  auto found = config_.find(registry_, repository_, patience.deadline);
   auto state = state_.lock();
   if (!found && state->login) return state->login->credentials;
   if (!found) return fail(std::move(found.error()).in("credentials for " + registry_));
@@ -209,11 +214,13 @@ Result<RegistryAuth::Token> RegistryAuth::ask_token_service(const proto::Challen
   const auto name = "token service " + origin_of(realm) + " of " + registry_;
   if (origin_of(realm).empty() || !(realm.starts_with("http://") || realm.starts_with("https://")))
     return fail(Code::kCorrupt, registry_ + " names a token service with a malformed URL");
-  if (!plain_http_ && realm.starts_with("http://"))
+  if (!origin_.starts_with("http://") && realm.starts_with("http://"))
     return fail(Code::kDenied, name + " speaks plain HTTP; credentials are not sent there");
 
   HttpRequest request{
       .url = realm, .headers = {}, .body = {}, .range = {}, .authorizer = nullptr, .patience = patience};
+  // Token services mostly stand behind the same private authority as their registry.
+  request.host = origin_of(realm) == origin_ ? host_ : host_elsewhere_;
   std::optional<FixedAuthorization> authorization;
   if (!credentials.identity_token.empty()) {
     request.method = "POST";

@@ -18,8 +18,13 @@ namespace hydrant::source {
 // others wait. No lock is held across a request.
 class RegistryAuth final : public Authorizer {
  public:
-  RegistryAuth(std::shared_ptr<HttpClient> client, std::string registry, std::string repository, bool plain_http,
-               DockerConfig config, const Clock& clock);
+  struct Place {
+    std::string registry;  // whose credentials are meant
+    std::string repository;
+    std::string origin;                       // "https://registry.example:5000"
+    std::shared_ptr<const HostOptions> host;  // of that origin; may be null
+  };
+  RegistryAuth(std::shared_ptr<HttpClient> client, Place place, DockerConfig config, const Clock& clock);
 
   Result<Authorization> authorize(const HttpRequest& request) override;
   Result<bool> refused(const std::string& used, const HttpHead& answer, const Patience& patience) override;
@@ -60,8 +65,9 @@ class RegistryAuth final : public Authorizer {
                                   const Patience& patience);
 
   const std::shared_ptr<HttpClient> client_;  // shared with the store
-  const std::string registry_, repository_;
-  const bool plain_http_;
+  const std::string registry_, repository_, origin_;
+  const std::shared_ptr<const HostOptions> host_;
+  std::shared_ptr<const HostOptions> host_elsewhere_;  // without the headers, which may hold secrets
   const DockerConfig config_;
   const Clock& clock_;
   Guarded<State> state_;
