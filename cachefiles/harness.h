@@ -234,8 +234,8 @@ class EngineTest : public ::testing::Test {
     return out;
   }
   template <class Condition>
-  bool eventually(Condition condition) {
-    auto deadline = Deadline::after(kPatience);
+  bool eventually(Condition condition, Duration patience = kPatience) {
+    auto deadline = Deadline::after(patience);
     while (!condition()) {
       if (deadline.passed()) return false;
       std::this_thread::yield();
