@@ -235,6 +235,15 @@ static void do_epoll(void) {
 
 static void run(void);
 
+/* beside LINE…: in a child that nobody waits for */
+static void do_beside(void) {
+  if (fork()) return;
+  memmove(word, word + 1, sizeof(char*) * (size_t)--words);
+  run();
+  fflush(stdout);
+  _exit(0);
+}
+
 /* fork LINE…: the rest of the line in a child; the parent says the same again only if the child failed */
 static void do_fork(int kind) {
   if (kind == 'p') {
@@ -358,6 +367,7 @@ static void run(void) {
   if (is(0, "poll")) return do_poll();
   if (is(0, "select")) return do_select();
   if (is(0, "epoll")) return do_epoll();
+  if (is(0, "beside")) return do_beside();
   if (is(0, "fork")) return do_fork('f');
   if (is(0, "vfork")) return do_fork('v');
   if (is(0, "spawn")) return do_fork('p');

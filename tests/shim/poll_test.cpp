@@ -2,6 +2,7 @@
 #include <sys/epoll.h>
 
 #include <csignal>
+#include <set>
 
 #include "tests/shim/client.h"
 
@@ -83,6 +84,24 @@ TEST_F(Shim, ASleeperIsWoken) {
     EXPECT_EQ(clients_.front()->receive(), polls ? "1 1" : "1 i-") << how;
     EXPECT_GT(read().result, 0);
   }
+}
+
+// A supervisor restores while the daemon, another process with the same channel, sleeps in poll.
+TEST_F(Shim, T78_RestoreInOneProcessWakesThePollOfAnother) {
+  bind();
+  std::string handle;
+  Object object = opened("key", 1 << 20, &handle);
+  auto filled = ensure(object, 0, 4096);
+  EXPECT_EQ(next().u32(4), 2u);
+  for (std::string how : {"poll poll -1 3 1", "poll ppoll -1 3 1", "select select -1 3", "poll poll -1 3 1"}) {
+    EXPECT_EQ(poll(), "0 0") << "delivered";
+    start_line("beside " + how);
+    std::string first = text("write write 3 restore");
+    std::set<std::string> both{first, clients_.front()->receive()};
+    EXPECT_EQ(both, (std::set<std::string>{"7", how.starts_with("poll") ? "1 1" : "1 i-"})) << how;
+    EXPECT_EQ(read().u32(4), 2u) << "the READ again";
+  }
+  object.cookie->unuse();
 }
 
 TEST_F(Shim, OtherDescriptorsAreWaitedForAsWell) {
