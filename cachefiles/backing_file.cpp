@@ -12,6 +12,7 @@
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
 namespace {
@@ -27,31 +28,40 @@ std::string map_path_of(const std::string& maps_directory, const proto::FileIden
 
 }  // namespace
 
+int BackingFile::failed(const char* operation, int err) const {
+  return trace::vfs_error(operation, err, {.inode = id().inode});
+}
+
 BackingFile::Survey BackingFile::survey(ByteRange window) const {
   if (presence_ == Presence::kSparse) return survey_sparse(window);
   uint64_t begin = window.begin / kBlockSize, end = (window.end + kBlockSize - 1) / kBlockSize;
   uint64_t data = map_.next_present(begin, end);
-  if (data > begin) return {Kind::kHole, std::min(window.size(), (data - begin) * kBlockSize)};
+  if (data > begin) return {Kind::kHole, std::min(window.size(), (data - begin) * kBlockSize), "found-hole"};
   uint64_t hole = map_.next_absent(begin, end);
-  return {Kind::kPresent, std::min(window.size(), (hole - begin) * kBlockSize)};
+  return {Kind::kPresent, std::min(window.size(), (hole - begin) * kBlockSize),
+          hole < end ? "found-part" : "have-data"};
 }
 
 BackingFile::Survey BackingFile::survey_sparse(ByteRange window) const {
-  if (inject_read()) return {Kind::kError, window.size()};
+  auto seek_failed = [&](int err) {
+    failed("seek", err);
+    return Survey{Kind::kError, window.size(), "seek-error"};
+  };
+  if (int err = inject_read()) return seek_failed(err);
   auto fd = open();
-  if (!fd) return {Kind::kError, window.size()};
+  if (!fd) return seek_failed(fd.error());
   off_t data = ::lseek(fd.get(), static_cast<off_t>(window.begin), SEEK_DATA);
-  if (data < 0) return {errno == ENXIO ? Kind::kHole : Kind::kError, window.size()};
+  if (data < 0) return errno == ENXIO ? Survey{Kind::kHole, window.size(), "seek-enxio"} : seek_failed(-errno);
   auto first = static_cast<uint64_t>(data);
-  if (first >= window.end) return {Kind::kHole, window.size()};
-  if (first > window.begin) return {Kind::kHole, std::min(window.size(), round_up(first, block_size_) - window.begin)};
+  if (first > window.begin)
+    return {Kind::kHole, std::min(window.size(), round_up(first, block_size_) - window.begin), "found-hole"};
   off_t hole = ::lseek(fd.get(), static_cast<off_t>(window.begin), SEEK_HOLE);
-  if (hole < 0) return {Kind::kError, window.size()};
-  if (static_cast<uint64_t>(hole) >= window.end) return {Kind::kPresent, window.size()};
+  if (hole < 0) return seek_failed(-errno);
+  if (static_cast<uint64_t>(hole) >= window.end) return {Kind::kPresent, window.size(), "have-data"};
   uint64_t whole = round_down(static_cast<uint64_t>(hole), block_size_);
   // Data that ends inside its first block is no data (E8): a zero-length hit would loop the reader.
-  if (whole <= window.begin) return {Kind::kHole, window.size()};
-  return {Kind::kPresent, whole - window.begin};
+  if (whole <= window.begin) return {Kind::kHole, window.size(), "found-hole"};
+  return {Kind::kPresent, whole - window.begin, "found-part"};
 }
 
 bool BackingFile::present(ByteRange range) const {
@@ -82,15 +92,15 @@ int64_t BackingFile::write(Disk& disk, std::span<const Bytes> pieces, uint64_t o
   if (size == 0) return 0;
   auto range = make_range(offset, size);
   if (!range || range->end > ContentMap::kBlocks * kBlockSize) return -EFBIG;
-  if (int err = inject_write()) return err;
+  if (int err = inject_write()) return failed("write", err);
   auto fd = open();
-  if (!fd) return fd.error();
+  if (!fd) return failed("open", fd.error());
   // The rest of the last block is part of the write: a block is whole or not there at all.
   uint64_t padding = round_up(range->end, kBlockSize) - range->end;
   if (padding) parts[size_t(count++)] = {const_cast<std::byte*>(kZeros.data()), padding};
   uint64_t failures = failures_.load(std::memory_order_acquire);
   ssize_t done = disk.write(fd.get(), parts.data(), count, static_cast<off_t>(offset));
-  if (done < 0) return done;
+  if (done < 0) return failed("write", static_cast<int>(done));
   uint64_t whole = static_cast<uint64_t>(done) / kBlockSize;
   if (presence_ == Presence::kContentMap) {
     std::lock_guard lock(bits_);
@@ -102,31 +112,31 @@ int64_t BackingFile::write(Disk& disk, std::span<const Bytes> pieces, uint64_t o
 }
 
 int BackingFile::punch(ByteRange range) {
-  if (int err = inject_remove()) return err;
+  if (int err = inject_remove()) return failed("fallocate", err);
   auto fd = open();
-  if (!fd) return fd.error();
+  if (!fd) return failed("open", fd.error());
   std::lock_guard lock(save_);  // as for shrink
   map_.clear(range.begin / kBlockSize, range.end / kBlockSize);
   if (::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(range.begin), off_t(range.size())) != 0)
-    return -errno;
+    return failed("fallocate", -errno);
   touch();
   return 0;
 }
 
 int BackingFile::shrink(uint64_t size) {
   uint64_t rounded = round_up(size, kBlockSize);
-  if (int err = inject_remove()) return err;
+  if (int err = inject_remove()) return failed("truncate", err);
   auto fd = open();
-  if (!fd) return fd.error();
+  if (!fd) return failed("open", fd.error());
   std::lock_guard lock(save_);  // no snapshot from before the cut becomes durable after it
   struct stat stat;
   if (::fstat(fd.get(), &stat) != 0) return -errno;
   // Bits go before bytes: a reader that still finds the bit finds the bytes, too.
   map_.clear(rounded / kBlockSize);
   if (static_cast<uint64_t>(stat.st_size) > rounded && ::ftruncate(fd.get(), static_cast<off_t>(rounded)) != 0)
-    return -errno;
+    return failed("truncate", -errno);
   if (size < rounded && map_.next_present(size / kBlockSize, rounded / kBlockSize) < rounded / kBlockSize)
-    if (::pwrite(fd.get(), kZeros.data(), rounded - size, static_cast<off_t>(size)) < 0) return -errno;
+    if (::pwrite(fd.get(), kZeros.data(), rounded - size, static_cast<off_t>(size)) < 0) return failed("write", -errno);
   touch();
   return 0;
 }
@@ -228,7 +238,7 @@ int BackingFile::save_map(Disk& disk, const std::string& maps_directory, const s
       map_.forget_volatile();
     }
     touch();
-    return err;
+    return failed("sync", err);
   }
   if (presence_ == Presence::kSparse || !has_identity_) return 0;
   struct stat stat;

@@ -33,7 +33,8 @@ class BackingFile {
 
   struct Survey {
     enum class Kind { kPresent, kHole, kError } kind;
-    uint64_t size;  // bytes from the window's begin that are so; never 0
+    uint64_t size;       // bytes from the window's begin that are so; never 0
+    const char* reason;  // for the trace, in the kernel's words
   };
   // Rows 5 to 11 of spec 7.5 for an on-demand reader: `window` is block aligned and not empty.
   Survey survey(ByteRange window) const;
@@ -72,6 +73,7 @@ class BackingFile {
 
  private:
   Survey survey_sparse(ByteRange window) const;
+  int failed(const char* operation, int err) const;  // says so in the trace, yields err
   std::string map_path(const std::string& maps_directory) const;
   void drop_bits_over_holes(uint64_t file_size);
 

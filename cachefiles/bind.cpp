@@ -91,13 +91,13 @@ int Cache::obtain_directory(int parent, const std::string& name, Fd* out, InodeI
   if (!err && ::fstatat(parent, name.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) err = -errno;
   if (err == -ENOENT) {
     if ((err = check_space(1, 0, Reason::kCreate))) return err;
-    if ((err = inject_write())) return err;
-    if (::mkdirat(parent, name.c_str(), 0700) != 0) return -errno;
-    trace::event(trace::Point::kMkdir, {{"name", name}});
+    if (!(err = inject_write()) && ::mkdirat(parent, name.c_str(), 0700) != 0) err = -errno;
+    if (err) return trace::vfs_error("mkdir", err);
     *created = true;
     if (::fstatat(parent, name.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) err = -errno;
+    trace::event(trace::Point::kMkdir, {{"name", name}, {"inode", err ? 0 : stat.st_ino}, {"errno", -err}});
   }
-  if (err) {
+  if (trace::vfs_error("lookup", err)) {
     if (err == -EIO) io_error("lookup", err);
     return err;
   }
@@ -131,8 +131,9 @@ void Cache::channel_released() {
   unpin();
 }
 
-void Cache::io_error(const char* what, int err) {
-  trace::event(trace::Point::kIoError, {{"operation", what}, {"errno", -err}});
+void Cache::io_error(const char* what, int err, trace::Subject subject) {
+  trace::event(trace::Point::kIoError,
+               {{"object", subject.object}, {"inode", subject.inode}, {"operation", what}, {"errno", -err}});
   if (!(flags_.fetch_or(kDead) & kDead)) log::error("cachefiles.cache_dead", {{"operation", what}, {"errno", -err}});
   // The caller may hold a lock; completions run on a worker.
   submit([self = shared_from_this()] { self->kill(); });
@@ -162,7 +163,10 @@ void Cache::unbind() {
       volumes.swap(volumes_);
     }
     for (auto& [key, volume] : volumes) volume->go_offline();
-    if (::syncfs(root_.get()) != 0) log::error("cachefiles.sync_failed", {{"errno", errno}});
+    if (::syncfs(root_.get()) != 0) {
+      log::error("cachefiles.sync_failed", {{"errno", errno}});
+      trace::vfs_error("sync", -errno);
+    }
   }
   go_offline();
 }

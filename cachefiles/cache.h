@@ -19,6 +19,7 @@
 #include "cachefiles/engine.h"
 #include "cachefiles/in_use.h"
 #include "cachefiles/requests.h"
+#include "cachefiles/trace.h"
 
 namespace hydrant::cachefiles {
 
@@ -93,7 +94,7 @@ class Cache : public std::enable_shared_from_this<Cache> {
   bool pinned() const { return pins_.load() > 0; }
   void channel_released();
   // A fatal condition of the backing store (spec 7.10).
-  void io_error(const char* what, int err);
+  void io_error(const char* what, int err, trace::Subject subject = {});
   // Takes everything off line. Blocks; only the engine's maintenance thread calls it.
   void unbind();
 

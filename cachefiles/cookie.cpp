@@ -282,7 +282,13 @@ char CookieCore::state() const {
 
 bool CookieCore::present(ByteRange range) const {
   auto file = slot_.use();
-  return file && file->present(range);
+  if (!file || !file->present(range)) return false;
+  trace::event(trace::Point::kPrepRead, {{"inode", file->id().inode},
+                                         {"verdict", "read"},
+                                         {"reason", "have-data"},
+                                         {"start", range.begin},
+                                         {"len", range.size()}});
+  return true;
 }
 
 bool CookieCore::complete() const {
@@ -295,11 +301,12 @@ int64_t CookieCore::read(MutableBytes out, uint64_t offset) {
   auto file = slot_.use();
   if (!file) return -ENOBUFS;
   trace::event(trace::Point::kRead, {{"inode", file->id().inode}, {"start", offset}, {"len", out.size()}});
-  if (int err = inject_read()) return err;
+  int err = inject_read();
   auto fd = file->open();
-  if (!fd) return fd.error();
-  ssize_t got = ::pread(fd.get(), out.data(), out.size(), static_cast<off_t>(offset));
-  if (got < 0) return -errno;
+  ssize_t got = 0;
+  if (!err && !fd) err = fd.error();
+  if (!err && (got = ::pread(fd.get(), out.data(), out.size(), static_cast<off_t>(offset))) < 0) err = -errno;
+  if (err) return trace::vfs_error("read", err, {.inode = file->id().inode});
   return before == invalidations_.load() ? got : -ESTALE;
 }
 

@@ -43,6 +43,7 @@ int Cache::find_victim(std::string_view name, const Caller& caller, Fd* director
   if (name.empty() || name == "." || name == ".." || name.size() > 255) return -EIO;
   int err = inject_read();
   if (!err && ::fstatat(directory->get(), std::string(name).c_str(), entry, AT_SYMLINK_NOFOLLOW) != 0) err = -errno;
+  if (err && err != -ENOENT) trace::vfs_error("lookup", err);
   if (err == -EIO) io_error("lookup", err);
   if (err == -ENOENT || err == -ENOMEM || err == 0) return err;
   return -EIO;
@@ -72,15 +73,14 @@ int Cache::bury(int directory, const std::string& name, const struct stat& entry
   trace::event(S_ISDIR(entry.st_mode) ? trace::Point::kRename : trace::Point::kUnlink,
                {{"name", name}, {"inode", entry.st_ino}, {"reason", why}});
   if (S_ISDIR(entry.st_mode)) return move_to_graveyard(directory, name);
-  if (int err = inject_remove()) return err;
-  if (S_ISREG(entry.st_mode) && presence() == Presence::kContentMap) {
+  int err = inject_remove();
+  if (!err && S_ISREG(entry.st_mode) && presence() == Presence::kContentMap) {
     Fd file(::openat(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
     if (file) delete_map_of(file.get(), maps_directory_);
   }
-  if (::unlinkat(directory, name.c_str(), 0) == 0) return 0;
-  int err = -errno;
-  if (err == -EIO) io_error("unlink", err);
-  return err;
+  if (!err && ::unlinkat(directory, name.c_str(), 0) != 0) err = -errno;
+  if (err == -EIO) io_error("unlink", err, {.inode = entry.st_ino});
+  return trace::vfs_error("unlink", err, {.inode = entry.st_ino});
 }
 
 int Cache::move_to_graveyard(int directory, const std::string& name) {
@@ -92,6 +92,7 @@ int Cache::move_to_graveyard(int directory, const std::string& name) {
     if (!err && ::renameat2(directory, name.c_str(), graveyard_.get(), grave, RENAME_NOREPLACE) != 0) err = -errno;
     if (err == -EEXIST) continue;
     if (err == 0 || err == -ENOENT) return 0;
+    trace::vfs_error("rename", err);
     if (err == -ENOMEM) return err;
     // The kernel reports success here, and the cache dies.
     io_error("rename to the graveyard", err);

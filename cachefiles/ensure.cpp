@@ -8,6 +8,8 @@
 
 namespace hydrant::cachefiles {
 
+using Kind = BackingFile::Survey::Kind;
+
 namespace {
 
 // The kernel wakes nobody for a request that goes away (E12); whoever shows its mask elsewhere must hear of it.
@@ -34,7 +36,7 @@ void EnsureOp::start(std::shared_ptr<Object> object) {
     started_ = true;
     object_ = std::move(object);
   }
-  if (!object_) return finish(-EIO);
+  if (!object_) return finish(-EIO);  // the lookup failed
   run(false);
 }
 
@@ -43,49 +45,49 @@ void EnsureOp::start(std::shared_ptr<Object> object) {
 void EnsureOp::run(bool second_pass) {
   while (!rest_.empty()) {
     auto file = object_->file();
-    if (!file) return finish(-EIO);
+    if (!file) {
+      trace_verdict("download", "no-file", 0, rest_.size());
+      return finish(-EIO);
+    }
     auto found = file->survey(rest_);
-    trace_verdict(found, second_pass);
+    bool ask = found.kind == Kind::kHole && !second_pass && object_->cache().has(Cache::kOnDemand);
+    trace_verdict(found.kind == Kind::kPresent ? "read"
+                  : ask                        ? "ask"
+                                               : "download",
+                  found.reason, file->id().inode, found.size);
     switch (found.kind) {
-      case BackingFile::Survey::Kind::kError: return finish(-EIO);
-      case BackingFile::Survey::Kind::kPresent:
+      case Kind::kError: return finish(-EIO);
+      case Kind::kPresent:
         rest_.begin += found.size;
         second_pass = false;
         continue;
-      case BackingFile::Survey::Kind::kHole:
+      case Kind::kHole:
         // Without a user daemon the verdict is "download", which is the consumer's business (spec 7.5).
-        if (second_pass || !object_->cache().has(Cache::kOnDemand)) return finish(-EIO);
+        if (!ask) return finish(-EIO);
         return request({rest_.begin, rest_.begin + found.size});
     }
   }
   finish(0);
 }
 
-void EnsureOp::trace_verdict(const BackingFile::Survey& found, bool second_pass) const {
-  using Kind = BackingFile::Survey::Kind;
-  if (!trace::on(trace::Point::kPrepRead)) return;
-  bool ask = found.kind == Kind::kHole && !second_pass;
-  trace::write(trace::Point::kPrepRead, {{"object", object_->debug_id()},
-                                         {"verdict", found.kind == Kind::kPresent ? "read"
-                                                     : ask                        ? "ask"
-                                                                                  : "download"},
-                                         {"reason", found.kind == Kind::kError  ? "seek-error"
-                                                    : found.kind == Kind::kHole ? "found-hole"
-                                                    : found.size < rest_.size() ? "found-part"
-                                                                                : "have-data"},
+void EnsureOp::trace_verdict(const char* verdict, const char* reason, uint64_t inode, uint64_t size) const {
+  trace::event(trace::Point::kPrepRead, {{"object", object_->debug_id()},
+                                         {"inode", inode},
+                                         {"verdict", verdict},
+                                         {"reason", reason},
                                          {"start", rest_.begin},
-                                         {"len", found.size}});
+                                         {"len", size}});
 }
 
 void EnsureOp::request(ByteRange hole) {
   auto object = object_;
-  if (!object->cache().has(Cache::kOnDemand)) return finish(-EIO);  // nobody would supply it
   auto request = std::make_shared<Request>();
   request->opcode = Opcode::kRead;
   request->object = object;
   request->range = hole;
   request->done = [self = shared_from_this()](int result) {
     if (result == 0) return self->run(true);
+    self->trace_verdict("invalid", "found-hole", 0, self->rest_.size());
     self->finish(result == -EINTR ? -EINTR : -EIO);
   };
   {

@@ -29,7 +29,7 @@ class EnsureOp final : public Cookie::Wait, public std::enable_shared_from_this<
  private:
   void run(bool second_pass);
   void request(ByteRange hole);
-  void trace_verdict(const BackingFile::Survey& found, bool second_pass) const;
+  void trace_verdict(const char* verdict, const char* reason, uint64_t inode, uint64_t size) const;
   void finish(int result);
 
   std::shared_ptr<CookieCore> cookie_;  // these two until it is finished

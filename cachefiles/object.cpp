@@ -53,9 +53,9 @@ int Object::find_file() {
   if (!err && ::fstatat(fanout->get(), name().c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) err = -errno;
   trace::event(Point::kLookup,
                {{"object", debug_id_}, {"name", name()}, {"inode", err ? 0 : stat.st_ino}, {"errno", -err}});
-  if (err == -EIO) cache_->io_error("lookup", err);
+  if (err == -EIO) cache_->io_error("lookup", err, subject());
   if (err == -ENOENT) return create_file();
-  if (err) return err;
+  if (err) return trace::vfs_error("lookup", err, subject());
   if (!S_ISREG(stat.st_mode)) {
     if ((err = cache_->bury(fanout->get(), name(), stat, "weird"))) return err;
     return create_file();
@@ -77,7 +77,7 @@ int Object::open_existing(int directory, const struct stat& stat) {
   if (!fd || ::fstat(fd.get(), &opened) != 0 || InodeId::of(opened) != id) {
     int err = fd ? -ESTALE : -errno;
     cache_->in_use().unmark(id);
-    return err;
+    return trace::vfs_error("open", err, {debug_id_, id.inode});
   }
   found_ = std::make_shared<BackingFile>(cache_->engine().descriptors(), std::move(fd), id, cache_->presence(),
                                          cache_->block_size());
@@ -98,11 +98,8 @@ int Object::create_file() {
     fd = Fd(::openat(fanout->get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
     if (!fd) err = -errno;
   }
-  if (err == -EIO) cache_->io_error("create a file", err);
-  if (err) {
-    trace::event(Point::kVfsError, {{"object", debug_id_}, {"operation", "tmpfile"}, {"errno", -err}});
-    return err;
-  }
+  if (err == -EIO) cache_->io_error("create a file", err, {debug_id_});
+  if (err) return trace::vfs_error("tmpfile", err, {debug_id_});
   struct stat stat;
   if (::fstat(fd.get(), &stat) != 0) return -errno;
   InodeId id = InodeId::of(stat);
@@ -157,13 +154,14 @@ int Object::check_label() {
     got = ::fgetxattr(found_->open().get(), proto::kLabelName, label.data(), label.size());
     if (got < 0) err = -errno;
   }
-  if (err == -EIO) cache_->io_error("read a label", err);
+  if (err == -EIO) cache_->io_error("read a label", err, subject());
+  trace::vfs_error("getxattr", err, subject());
   if ((err == -ENODATA || err == -ERANGE) && cache_->engine().options().replace_unlabelled) return -ESTALE;
   if (err) return err;
   label.resize(static_cast<size_t>(got));
   auto verdict = proto::check_object_label(label, cookie_->size(), cookie_->options().aux);
   trace::event(Point::kCoherency,
-               {{"object", debug_id_}, {"verdict", static_cast<int>(verdict)}, {"inode", found_->id().inode}});
+               {{"object", debug_id_}, {"verdict", proto::to_string(verdict)}, {"inode", found_->id().inode}});
   if (verdict == proto::Coherency::kOk) return 0;
   return -ESTALE;
 }
@@ -174,8 +172,8 @@ int Object::write_label(proto::Content content) {
   if (!fd) return fd.error();
   int err = inject_write();
   if (!err && ::fsetxattr(fd.get(), proto::kLabelName, label.data(), label.size(), 0) != 0) err = -errno;
-  if (err && err != -ENOMEM) cache_->io_error("write a label", err);
-  return err;
+  if (err && err != -ENOMEM) cache_->io_error("write a label", err, subject());
+  return trace::vfs_error("setxattr", err, subject());
 }
 
 int Object::attach() {
@@ -213,7 +211,8 @@ int Object::adjust_length(uint64_t size) {
     if (length % kBlockSize && ::ftruncate(fd.get(), off_t(round_down(length, kBlockSize))) != 0) err = -errno;
     if (!err && ::ftruncate(fd.get(), off_t(target)) != 0) err = -errno;
   }
-  if (err == -EIO) cache_->io_error("set the length of a file", err);
+  if (err == -EIO) cache_->io_error("set the length of a file", err, subject());
+  trace::vfs_error("truncate", err, subject());
   if (err) log::warn("cachefiles.length_not_set", {{"name", name()}, {"size", size}, {"errno", -err}});
   return err == -EFBIG || err == -EINVAL || err == -EIO ? err : 0;
 }
@@ -226,13 +225,14 @@ int Object::link_new_file() {
   auto fd = found_->open();
   std::string self = "/proc/self/fd/" + std::to_string(fd.get());
   for (int attempt = 0; attempt < 2; ++attempt) {
-    if (int err = inject_read()) return err;
-    if (::linkat(AT_FDCWD, self.c_str(), fanout->get(), name().c_str(), AT_SYMLINK_FOLLOW) == 0) break;
-    if (errno != EEXIST || attempt > 0) return -errno;
+    int err = inject_read();
+    if (!err && ::linkat(AT_FDCWD, self.c_str(), fanout->get(), name().c_str(), AT_SYMLINK_FOLLOW) != 0) err = -errno;
+    if (!err) break;
+    if (err != -EEXIST || attempt > 0) return trace::vfs_error("link", err, subject());
     struct stat stat;
     if (::fstatat(fanout->get(), name().c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) continue;
     if (InodeId::of(stat) == found_->id()) break;
-    if (int err = cache_->bury(fanout->get(), name(), stat, "stale")) return err;
+    if ((err = cache_->bury(fanout->get(), name(), stat, "stale"))) return err;
   }
   named_ = true;
   found_->descriptor().let_close(weak_reopener());
@@ -298,7 +298,8 @@ void Object::save_map() {
   auto file = this->file();
   if (!file || !named_) return;
   int err = file->save_map(cache_->disk(), cache_->maps_directory(), [this] { return cookie_->size(); });
-  if (err == -EIO) return cache_->io_error("sync a file", err);  // the cache is dead: nobody saves again
+  // The cache is dead then: nobody saves again.
+  if (err == -EIO) return cache_->io_error("sync a file", err, {debug_id_, file->id().inode});
   if (file->has_unsaved() && file->claim_saving()) cache_->remember_unsaved(shared_from_this());
 }
 

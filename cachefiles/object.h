@@ -10,6 +10,7 @@
 #include "base/small_mutex.h"
 #include "cachefiles/backing_file.h"
 #include "cachefiles/requests.h"
+#include "cachefiles/trace.h"
 #include "proto/cachefiles_label.h"
 
 namespace hydrant::cachefiles {
@@ -85,6 +86,7 @@ class Object : public std::enable_shared_from_this<Object>, private Reopener {
   void unlink_file();
   int adjust_length(uint64_t size);
   void set_file(std::shared_ptr<BackingFile> file);
+  trace::Subject subject() const { return {debug_id_, found_ ? found_->id().inode : 0}; }
 
   const std::shared_ptr<Cache> cache_;
   const std::shared_ptr<CookieCore> cookie_;

@@ -26,7 +26,7 @@ int Cache::check_space(uint64_t files, uint64_t bytes, Reason reason) {
   struct statfs stats;
   if (int err = disk().statfs(cache_directory_ ? cache_directory_.get() : root_.get(), &stats)) {
     if (err == -EIO) io_error("statfs", err);
-    return err;
+    return trace::vfs_error("statfs", err);
   }
   uint64_t blocks = (bytes + block_size_ - 1) / block_size_;
   auto writing = static_cast<uint64_t>(std::max<int64_t>(0, blocks_writing_.load()));

@@ -73,6 +73,20 @@ inline void event(Point point, std::initializer_list<Field> fields) {
     write(point, fields);
 }
 
+// What a call on the backing file system was about; 0 where it was about none.
+struct Subject {
+  uint32_t object = 0;
+  uint64_t inode = 0;
+};
+
+// Says that such a call failed, and yields its -errno; 0 is no failure.
+inline int vfs_error(const char* operation, int err, Subject subject = {}) {
+  if (err) [[unlikely]]
+    event(Point::kVfsError,
+          {{"object", subject.object}, {"inode", subject.inode}, {"operation", operation}, {"errno", -err}});
+  return err;
+}
+
 // Entry and exit of a step.
 class Step {
  public:

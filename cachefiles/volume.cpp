@@ -80,12 +80,12 @@ int CacheVolume::check_label() {
     got = ::fgetxattr(directory_.get(), proto::kLabelName, label.data(), label.size());
     if (got < 0) err = -errno;
   }
-  if (err == -EIO) cache_.io_error("read a volume label", err);
-  if (err) return err;
+  if (err == -EIO) cache_.io_error("read a volume label", err, {.inode = id_.inode});
+  if (err) return trace::vfs_error("getxattr", err, {.inode = id_.inode});
   label.resize(static_cast<size_t>(got));
   auto verdict = proto::check_volume_label(label, coherency_);
   trace::event(trace::Point::kVolCoherency,
-               {{"volume", key_}, {"verdict", static_cast<int>(verdict)}, {"inode", id_.inode}});
+               {{"volume", key_}, {"verdict", proto::to_string(verdict)}, {"inode", id_.inode}});
   return verdict == proto::Coherency::kOk ? 0 : -ESTALE;
 }
 
@@ -93,8 +93,8 @@ int CacheVolume::write_label() {
   auto label = proto::encode_volume_label(coherency_);
   int err = inject_write();
   if (!err && ::fsetxattr(directory_.get(), proto::kLabelName, label.data(), label.size(), 0) != 0) err = -errno;
-  if (err && err != -ENOMEM) cache_.io_error("write a volume label", err);
-  return err;
+  if (err && err != -ENOMEM) cache_.io_error("write a volume label", err, {.inode = id_.inode});
+  return trace::vfs_error("setxattr", err, {.inode = id_.inode});
 }
 
 Result<Fd> CacheVolume::open_fanout(uint8_t index) {

@@ -29,7 +29,8 @@ void Object::withdraw(UniqueFunction<void()> done) {
   };
   auto rest = std::make_shared<Rest>(Rest{shared_from_this(), std::move(done)});
   if (!cache_->has(Cache::kOnDemand)) return rest->run();
-  trace::event(trace::Point::kClose, {{"object", debug_id_}});
+  if (trace::on(trace::Point::kClose) && cache_->requests().object_open(*this))
+    trace::write(trace::Point::kClose, {{"object", debug_id_}});
   auto close = std::make_shared<Request>();
   close->opcode = Opcode::kClose;
   close->object = shared_from_this();
@@ -72,7 +73,8 @@ void Object::unlink_file() {
                                        {"reason", cookie_->retiring() ? "was_retired" : "inval"}});
   int err = inject_remove();
   if (!err && ::unlinkat(fanout->get(), name().c_str(), 0) != 0) err = -errno;
-  if (err == -EIO) cache_->io_error("unlink", err);
+  if (err == -EIO) cache_->io_error("unlink", err, subject());
+  trace::vfs_error("unlink", err, subject());
 }
 
 int Object::invalidate() {
@@ -83,7 +85,10 @@ int Object::invalidate() {
   // Whatever fails, the old bytes are not found again.
   auto fresh = std::exchange(found_, old);
   unlink_file();
-  if (fresh != old) cache_->in_use().unmark(old->id());
+  if (fresh != old) {
+    trace::event(trace::Point::kMarkInactive, {{"object", debug_id_}, {"inode", old->id().inode}});
+    cache_->in_use().unmark(old->id());
+  }
   found_ = std::move(fresh);
   existing_ = named_ = false;
   needs_update_ = true;
@@ -117,7 +122,7 @@ int64_t Object::write_locally(Bytes bytes, uint64_t offset) {
     if (none || there.kind == BackingFile::Survey::Kind::kError) return -ENOBUFS;
     // Partly there: what it holds is given back first, so the write takes no more than it frees.
     if (int err = file->punch(range)) {
-      cache_->io_error("punch a hole", err);
+      cache_->io_error("punch a hole", err, {debug_id_, file->id().inode});
       return err;
     }
   }
@@ -136,7 +141,7 @@ int Object::resize(uint64_t size) {
     if (int err = found_->shrink(size)) {
       // An object that is half cut must not be found again.
       ::fremovexattr(found_->open().get(), proto::kLabelName);
-      cache_->io_error("cut a file", err);
+      cache_->io_error("cut a file", err, subject());
       return err;
     }
   }

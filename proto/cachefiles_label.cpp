@@ -38,6 +38,19 @@ Buffer encode_volume_label(Bytes coherency) {
   return out;
 }
 
+const char* to_string(Coherency verdict) {
+  switch (verdict) {
+    case Coherency::kOk: return "ok";
+    case Coherency::kLength: return "length";
+    case Coherency::kType: return "type";
+    case Coherency::kAux: return "aux";
+    case Coherency::kSize: return "size";
+    case Coherency::kDirty: return "dirty";
+    case Coherency::kReserved: break;
+  }
+  return "reserved";
+}
+
 Coherency check_object_label(Bytes label, uint64_t object_size, Bytes aux) {
   if (label.size() != kObjectLabelSize + aux.size()) return Coherency::kLength;
   if (label[kTypeAt] != std::byte(kDataType)) return Coherency::kType;

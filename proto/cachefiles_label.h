@@ -32,6 +32,7 @@ Buffer encode_volume_label(Bytes coherency);
 
 // What a stored label says about what its consumer expects. The first difference in this order wins.
 enum class Coherency { kOk, kLength, kType, kAux, kSize, kDirty, kReserved };
+const char* to_string(Coherency verdict);
 
 Coherency check_object_label(Bytes label, uint64_t object_size, Bytes aux);
 Coherency check_volume_label(Bytes label, Bytes coherency);
