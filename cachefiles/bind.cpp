@@ -104,8 +104,10 @@ int Cache::obtain_directory(int parent, const std::string& name, Fd* out, InodeI
   *id = InodeId::of(stat);
   if (!in_use().mark(*id)) return -EBUSY;
   err = S_ISDIR(stat.st_mode) ? 0 : -EIO;
-  if (!err) *out = Fd(::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!err && !*out) err = -errno;
+  if (!err && out) {
+    *out = Fd(::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!*out) err = -errno;
+  }
   if (err) in_use().unmark(*id);
   return err;
 }

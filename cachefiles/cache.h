@@ -104,7 +104,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
   void count_writing(int64_t blocks) { blocks_writing_.fetch_add(blocks); }
   void count_released(uint64_t sectors);
 
-  // bind.cpp: spec 4 a to f. `created` says whether the directory is new. The caller owns the mark. -errno or 0.
+  // bind.cpp: spec 4 a to f. `created` says whether the directory is new; a null `out` leaves it closed. The caller
+  // owns the mark. -errno or 0.
   int obtain_directory(int parent, const std::string& name, Fd* out, InodeId* id, bool* created);
   // cull.cpp: spec 8.4. 0 or -errno. `why` is for the trace.
   int bury(int directory, const std::string& name, const struct stat& entry, const char* why);

@@ -12,6 +12,17 @@
 
 namespace hydrant::cachefiles {
 
+namespace {
+
+// Who came first is called first.
+template <class List>
+List take(List& list) {
+  list.reverse();
+  return std::exchange(list, {});
+}
+
+}  // namespace
+
 size_t CookieSet::Hash::operator()(const CookieCore* cookie) const noexcept { return (*this)(cookie->key()); }
 bool CookieSet::Equal::operator()(const CookieCore* a, const CookieCore* b) const noexcept {
   return (*this)(a->key(), b);
@@ -42,8 +53,9 @@ CookieCore::CookieCore(EngineImpl& engine, std::shared_ptr<VolumeCore> volume, B
     : engine_(engine),
       volume_(std::move(volume)),
       key_(std::move(key)),
-      options_(std::move(options)),
-      size_(options_.size),
+      aux_(std::move(options.aux)),
+      size_(options.size),
+      advice_(options.advice),
       predecessor_(std::move(predecessor)) {}
 
 void CookieCore::use(UniqueFunction<void(int)> ready) {
@@ -57,7 +69,7 @@ void CookieCore::use(UniqueFunction<void(int)> ready) {
     lock.unlock();
     return ready(0);
   }
-  waiters_.push_back(std::move(ready));
+  waiters_.push_front(std::move(ready));
   if (state_ != State::kQuiescent) return;  // the lookup, or the withdrawal before it, goes on to serve us
   state_ = State::kLookingUp;
   lock.unlock();
@@ -108,8 +120,7 @@ void CookieCore::run_lookup() {
 
 void CookieCore::lookup_done(const std::shared_ptr<Object>& object, int result) {
   Lock lock(mutex_);
-  auto waiters = std::move(waiters_);
-  waiters_.clear();
+  auto waiters = take(waiters_);
   bool invalidate = std::exchange(invalidate_wanted_, false);
   if (result == 0 && !relinquished_ && invalidate) {
     state_ = State::kInvalidating;
@@ -143,7 +154,7 @@ void CookieCore::publish(std::shared_ptr<BackingFile> file) { slot_.replace(std:
 
 void CookieCore::begin_withdrawal(Lock lock, State state) {
   // Reads that waited for an invalidation; a lookup has taken its own before.
-  auto waiters = state_ == State::kInvalidating ? std::exchange(waiters_, {}) : decltype(waiters_){};
+  auto waiters = state_ == State::kInvalidating ? take(waiters_) : Waiters{};
   state_ = state;
   auto object = object_;
   lock.unlock();
@@ -164,10 +175,8 @@ void CookieCore::withdrawn() {
 
 void CookieCore::finish_drop(Lock lock) {
   state_ = State::kDropped;
-  auto tasks = std::move(when_dropped_);
-  when_dropped_.clear();
-  auto waiters = std::move(waiters_);
-  waiters_.clear();
+  auto tasks = take(when_dropped_);
+  auto waiters = take(waiters_);
   lock.unlock();
   for (auto& ready : waiters) ready(-ENOBUFS);
   engine_.cookie_dropped(*this);
@@ -177,7 +186,7 @@ void CookieCore::finish_drop(Lock lock) {
 void CookieCore::when_dropped(UniqueFunction<void()> task) {
   Lock lock(mutex_);
   if (state_ != State::kDropped) {
-    when_dropped_.push_back(std::move(task));
+    when_dropped_.push_front(std::move(task));
     return;
   }
   lock.unlock();
@@ -235,7 +244,7 @@ void CookieCore::invalidate() {
   start_invalidation(std::move(lock), {});
 }
 
-void CookieCore::start_invalidation(Lock lock, std::vector<UniqueFunction<void(int)>> waiters) {
+void CookieCore::start_invalidation(Lock lock, Waiters waiters) {
   auto object = object_;
   lock.unlock();
   // From here on nobody finds the old bytes, and whoever is reading them finds out.
@@ -254,7 +263,7 @@ void CookieCore::invalidated(int result) {
   if (result != 0) return begin_withdrawal(std::move(lock), State::kFailed);
   if (withdraw_wanted_) return begin_withdrawal(std::move(lock), State::kWithdrawing);
   state_ = State::kActive;
-  auto waiters = std::exchange(waiters_, {});
+  auto waiters = take(waiters_);
   lock.unlock();
   for (auto& ready : waiters) ready(0);
 }
@@ -351,7 +360,7 @@ std::shared_ptr<Cookie::Wait> CookieCore::ensure(ByteRange range, UniqueFunction
     lock.unlock();
     op->start(std::move(object));
   } else if (state_ == State::kLookingUp || state_ == State::kCreating || state_ == State::kInvalidating) {
-    waiters_.push_back([op, self = shared_from_this()](int result) {
+    waiters_.push_front([op, self = shared_from_this()](int result) {
       std::shared_ptr<Object> object;
       if (result == 0) {
         Lock relock(self->mutex_);

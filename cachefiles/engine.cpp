@@ -184,11 +184,12 @@ Result<std::shared_ptr<Cookie>> EngineImpl::acquire_cookie(std::shared_ptr<Volum
   lock.unlock();
   ++counters_.acquires;
   clients_.fetch_add(1);
-  return std::shared_ptr<Cookie>(cookie.get(), [cookie, volume, this](Cookie*) mutable {
+  return std::shared_ptr<Cookie>(cookie.get(), [cookie, volume](Cookie*) mutable {
+    EngineImpl& engine = cookie->engine();
     cookie->relinquish(false, {});
     cookie.reset();
     volume.reset();
-    clients_.fetch_sub(1);
+    engine.clients_.fetch_sub(1);
   });
 }
 

@@ -117,7 +117,7 @@ void Object::open_then(void (Object::*next)(int)) {
     self->cache_->submit([self, next, result] { (*self.*next)(result); });
   };
   if (!cache_->has(Cache::kOnDemand) || cache_->requests().object_open(*this)) return go_on(0);
-  if (!(cookie_->options().advice & kAdviceWantCacheSize)) {
+  if (!(cookie_->advice() & kAdviceWantCacheSize)) {
     log::warn("cachefiles.open_refused", {{"name", name()}, {"why", "the consumer does not take the daemon's size"}});
     return go_on(-EINVAL);
   }
@@ -147,7 +147,7 @@ void Object::opened_for_new_file(int result) { finish_lookup(result ? result : a
 
 // 0, -ESTALE, or the errno of the read.
 int Object::check_label() {
-  Buffer label(proto::kObjectLabelSize + cookie_->options().aux.size());
+  Buffer label(proto::kObjectLabelSize + cookie_->aux().size());
   ssize_t got = -1;
   int err = inject_read();
   if (!err) {
@@ -159,7 +159,7 @@ int Object::check_label() {
   if ((err == -ENODATA || err == -ERANGE) && cache_->engine().options().replace_unlabelled) return -ESTALE;
   if (err) return err;
   label.resize(static_cast<size_t>(got));
-  auto verdict = proto::check_object_label(label, cookie_->size(), cookie_->options().aux);
+  auto verdict = proto::check_object_label(label, cookie_->size(), cookie_->aux());
   trace::event(Point::kCoherency,
                {{"object", debug_id_}, {"verdict", proto::to_string(verdict)}, {"inode", found_->id().inode}});
   if (verdict == proto::Coherency::kOk) return 0;
@@ -167,7 +167,7 @@ int Object::check_label() {
 }
 
 int Object::write_label(proto::Content content) {
-  auto label = proto::encode_object_label(cookie_->size(), content, cookie_->options().aux);
+  auto label = proto::encode_object_label(cookie_->size(), content, cookie_->aux());
   auto fd = found_->open();
   if (!fd) return fd.error();
   int err = inject_write();

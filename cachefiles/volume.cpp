@@ -48,10 +48,9 @@ int CacheVolume::go_online(int cache_directory) {
   }
   fanouts_.resize(256);
   for (unsigned i = 0; i < 256; ++i) {
-    Fd fanout;
     bool created;
     int err =
-        cache_.obtain_directory(directory_.get(), proto::fanout_directory(uint8_t(i)), &fanout, &fanouts_[i], &created);
+        cache_.obtain_directory(directory_.get(), proto::fanout_directory(uint8_t(i)), nullptr, &fanouts_[i], &created);
     if (!err) continue;
     fanouts_.resize(i);
     unmark();
