@@ -126,4 +126,33 @@ Result<std::shared_ptr<Blob>> FakeStore::blob(const Digest& digest, uint64_t siz
   return std::shared_ptr<Blob>(found->second);
 }
 
+Result<std::vector<proto::Descriptor>> FakeStore::referrers(const Digest& subject, std::string_view artifact_type,
+                                                            Deadline) {
+  std::lock_guard lock(mutex_);
+  if (failure_.code != Code::kOk) return fail(failure_);
+  std::vector<proto::Descriptor> found;
+  for (auto [entry, end] = referrers_.equal_range(subject); entry != end; ++entry)
+    if (entry->second.artifact_type == artifact_type) found.push_back(entry->second);
+  return found;
+}
+
+Result<> FakeStore::put_blob(const Digest& digest, std::string bytes, Deadline) {
+  if (sha256(as_bytes(bytes)) != digest) return fail(Code::kCorrupt, "fake store: not the blob's digest");
+  add_blob(to_buffer(as_bytes(bytes)));
+  return {};
+}
+
+Result<> FakeStore::put_manifest(const std::string& reference, const std::string& media_type, std::string body,
+                                 Deadline) {
+  add_manifest(reference, media_type, std::move(body));
+  return {};
+}
+
+Result<> FakeStore::put_referrer(const Digest& subject, const proto::Descriptor& self, std::string body, Deadline) {
+  add_manifest(self.digest.text(), self.media_type, std::move(body));
+  std::lock_guard lock(mutex_);
+  referrers_.emplace(subject, self);
+  return {};
+}
+
 }  // namespace hydrant::source

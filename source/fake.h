@@ -75,11 +75,19 @@ class FakeStore final : public ImageStore {
   Result<StoredManifest> manifest(const std::string& reference, Deadline deadline) override;
   Result<std::shared_ptr<Blob>> blob(const Digest& digest, uint64_t size, Deadline deadline) override;
   std::string describe() const override { return "fake store"; }
+  Result<std::vector<proto::Descriptor>> referrers(const Digest& subject, std::string_view artifact_type,
+                                                   Deadline deadline) override;
+  Result<> put_blob(const Digest& digest, std::string bytes, Deadline deadline) override;
+  Result<> put_manifest(const std::string& reference, const std::string& media_type, std::string body,
+                        Deadline deadline) override;
+  Result<> put_referrer(const Digest& subject, const proto::Descriptor& self, std::string body,
+                        Deadline deadline) override;
 
  private:
   std::mutex mutex_;
   std::map<Digest, std::shared_ptr<FakeBlob>> blobs_;  // also held by the readers and by the test
   std::map<std::string, StoredManifest> manifests_;
+  std::multimap<Digest, proto::Descriptor> referrers_;
   Error failure_{.code = Code::kOk, .what = {}};
 };
 

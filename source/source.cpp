@@ -16,4 +16,20 @@ Result<Buffer> read_all(Blob& blob, const ReadRequest& request) {
   return out;
 }
 
+Result<std::vector<proto::Descriptor>> ImageStore::referrers(const Digest&, std::string_view, Deadline) {
+  return std::vector<proto::Descriptor>();
+}
+
+Result<> ImageStore::put_blob(const Digest&, std::string, Deadline) {
+  return fail(Code::kUnsupported, describe() + " is read only: indexes are pushed to registries");
+}
+
+Result<> ImageStore::put_manifest(const std::string&, const std::string&, std::string, Deadline deadline) {
+  return put_blob({}, {}, deadline);
+}
+
+Result<> ImageStore::put_referrer(const Digest&, const proto::Descriptor&, std::string, Deadline deadline) {
+  return put_blob({}, {}, deadline);
+}
+
 }  // namespace hydrant::source

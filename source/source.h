@@ -7,12 +7,15 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/error.h"
+#include "proto/oci.h"
 
 namespace hydrant::source {
 
@@ -66,6 +69,19 @@ class ImageStore {
   // `size` is what the manifest says; a store that knows better and differs fails with kCorrupt.
   virtual Result<std::shared_ptr<Blob>> blob(const Digest& digest, uint64_t size, Deadline deadline) = 0;
   virtual std::string describe() const = 0;  // "registry:5000/app", "oci:/srv/image"
+
+  // What stands beside an image: manifests of that artifact type whose subject is `subject`, as the store lists them.
+  // Anybody who may push can add one. Empty when there are none, or the store knows no such thing.
+  virtual Result<std::vector<proto::Descriptor>> referrers(const Digest& subject, std::string_view artifact_type,
+                                                           Deadline deadline);
+
+  // Publishing; kUnsupported where the store takes nothing. A manifest's blobs go first.
+  virtual Result<> put_blob(const Digest& digest, std::string bytes, Deadline deadline);
+  virtual Result<> put_manifest(const std::string& reference, const std::string& media_type, std::string body,
+                                Deadline deadline);
+  // A manifest with a subject, listed as one of its referrers even where the store keeps no such list.
+  virtual Result<> put_referrer(const Digest& subject, const proto::Descriptor& self, std::string body,
+                                Deadline deadline);
 };
 
 }  // namespace hydrant::source

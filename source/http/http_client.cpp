@@ -82,8 +82,8 @@ Result<HttpHead> HttpClient::send(const HttpRequest& request, const BodySink& si
     }
     if (!is_redirect(head.status)) return head;
     // Nobody who sends credentials in a body meant them for somebody else.
-    if (request.method == "POST")
-      return fail(Code::kUnsupported, proto::url_without_secrets(url) + ": redirects a POST");
+    if (request.method != "GET")
+      return fail(Code::kUnsupported, proto::url_without_secrets(url) + ": redirects a " + request.method);
     if (++redirects > kMaxRedirects)
       return fail(Code::kCorrupt, proto::url_without_secrets(request.url) + ": redirects in a circle");
     HYDRANT_TRY(url, redirect_target(url, head.header("location")));

@@ -85,10 +85,10 @@ class Authorizer {
 };
 
 struct HttpRequest {
-  std::string method = "GET";  // or "POST"
+  std::string method = "GET";  // or "POST", "PUT"
   std::string url;
   std::vector<std::string> headers;  // "Accept: …"; sent to every hop
-  std::string body;                  // of a POST
+  std::string body;                  // of a POST or PUT
   std::optional<ByteRange> range;
   // Both for the origin of `url` alone: never for where it redirects.
   Authorizer* authorizer = nullptr;

@@ -260,7 +260,8 @@ void set_options(Exchange& exchange, const HttpOptions& options, const HttpReque
     curl_easy_setopt(easy, CURLOPT_NETRC_FILE, options.netrc.c_str());
   }
   if (host) set_host_options(easy, *host);
-  if (request.method == "POST") {
+  if (request.method != "GET") {
+    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request.method.c_str());
     curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
     curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.c_str());
   }
@@ -274,6 +275,7 @@ Result<HeaderList> header_list(const HttpRequest& request, const Authorization& 
                                const HostOptions* host) {
   std::vector<std::string> lines = request.headers;
   if (host) lines.insert(lines.end(), host->headers.begin(), host->headers.end());
+  if (request.method != "GET") lines.push_back("Expect:");  // libcurl would wait for a 100 before a large body
   if (request.range) lines.push_back("Range: " + proto::range_header(*request.range));
   if (!authorization.value.empty()) lines.push_back("Authorization: " + authorization.value);
   lines.insert(lines.end(), authorization.headers.begin(), authorization.headers.end());

@@ -23,22 +23,6 @@ std::string accepted_types() {
 
 }  // namespace
 
-// Where the repository can be asked for.
-struct RegistryStore::Place {
-  std::string url;    // "https://mirror.example/v2"
-  std::string query;  // "?ns=docker.io": tells a mirror whose content is meant; empty for the registry itself
-  bool pull, resolve;
-  bool own;
-  std::shared_ptr<const HostOptions> host;
-  std::shared_ptr<RegistryAuth> auth;  // also held by blobs, which may outlive the store
-  std::shared_ptr<Health> health;      // as above
-};
-
-struct RegistryStore::Places {
-  std::shared_ptr<const RegistryPlaces> described;  // what they were made of; null without a description
-  std::vector<Place> all;                           // in the order to ask
-};
-
 RegistryStore::RegistryStore(std::shared_ptr<HttpClient> client, proto::ImageName image, RegistryOptions options)
     : client_(std::move(client)), image_(std::move(image)), options_(std::move(options)) {}
 RegistryStore::~RegistryStore() = default;

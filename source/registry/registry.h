@@ -38,9 +38,34 @@ class RegistryStore final : public ImageStore {
   Result<std::shared_ptr<Blob>> blob(const Digest& digest, uint64_t size, Deadline deadline) override;
   std::string describe() const override;
 
+  // By the referrers API of whoever has one and knows any, or else the fallback tag (OCI distribution-spec 1.1).
+  Result<std::vector<proto::Descriptor>> referrers(const Digest& subject, std::string_view artifact_type,
+                                                   Deadline deadline) override;
+  // Publishing is the registry's own business: no mirror is asked. In one request after the one that begins the upload;
+  // refusals as for manifest().
+  Result<> put_blob(const Digest& digest, std::string bytes, Deadline deadline) override;
+  Result<> put_manifest(const std::string& reference, const std::string& media_type, std::string body,
+                        Deadline deadline) override;
+  // kBusy when others keep changing the fallback tag at the same time.
+  Result<> put_referrer(const Digest& subject, const proto::Descriptor& self, std::string body,
+                        Deadline deadline) override;
+
  private:
-  struct Place;
-  struct Places;
+  // Where the repository can be asked for.
+  struct Place {
+    std::string url;    // "https://mirror.example/v2"
+    std::string query;  // "?ns=docker.io": tells a mirror whose content is meant; empty for the registry itself
+    bool pull, resolve;
+    bool own;
+    std::shared_ptr<const HostOptions> host;
+    std::shared_ptr<RegistryAuth> auth;  // also held by blobs, which may outlive the store
+    std::shared_ptr<Health> health;      // as above
+  };
+  struct Places {
+    std::shared_ptr<const RegistryPlaces> described;  // what they were made of; null without a description
+    std::vector<Place> all;                           // in the order to ask; the registry itself is the last
+    const Place& own() const { return all.back(); }
+  };
 
   // As described now; the same ones as long as that stays the same.
   Result<std::shared_ptr<const Places>> places();
@@ -48,6 +73,15 @@ class RegistryStore final : public ImageStore {
   std::string url(const Place& place, const std::string& tail) const;
   Result<StoredManifest> manifest_at(const Place& place, const std::string& reference, const std::string& name,
                                      const std::optional<Digest>& wanted, Deadline deadline);
+  HttpRequest request_of(const Place& place, std::string method, std::string url, Deadline deadline) const;
+  Result<std::optional<HttpClient::Document>> referrers_page(const Place& place, const std::string& url,
+                                                             Deadline deadline);
+  Result<std::optional<std::vector<proto::Descriptor>>> referrers_at(const Place& place, const Digest& subject,
+                                                                     std::string_view artifact_type, Deadline deadline);
+  Result<HttpHead> put_any_manifest(const Place& place, const std::string& reference, const std::string& media_type,
+                                    std::string body, std::vector<std::string> headers, Deadline deadline);
+  Result<> list_in_tag(const Place& place, const Digest& subject, const proto::Descriptor& self, Deadline deadline);
+  Error push_error(const Place& place, const HttpHead& head, const std::string& what) const;
 
   const std::shared_ptr<HttpClient> client_;  // shared with every other source of the daemon
   const proto::ImageName image_;

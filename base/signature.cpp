@@ -1,0 +1,90 @@
+#include "base/signature.h"
+
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+
+#include <memory>
+#include <vector>
+
+#include "base/digest.h"
+
+namespace hydrant {
+
+namespace {
+
+template <auto kFree>
+struct FreeWith {
+  template <class T>
+  void operator()(T* object) const {
+    kFree(object);
+  }
+};
+using Memory = std::unique_ptr<BIO, FreeWith<BIO_free>>;
+using Key = std::unique_ptr<EVP_PKEY, FreeWith<EVP_PKEY_free>>;
+using Context = std::unique_ptr<EVP_MD_CTX, FreeWith<EVP_MD_CTX_free>>;
+
+// Nobody is there to type one.
+int no_password(char*, int, int, void*) { return -1; }
+
+Memory memory_of(const std::string& pem) { return Memory(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()))); }
+
+// Ed25519 and Ed448 hash by themselves.
+const EVP_MD* hash_of(const Key& key) {
+  const int id = EVP_PKEY_get_base_id(key.get());
+  return id == EVP_PKEY_ED25519 || id == EVP_PKEY_ED448 ? nullptr : EVP_sha256();
+}
+
+const unsigned char* raw(std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); }
+
+int digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+// Empty when it is no hex.
+std::vector<unsigned char> from_hex(std::string_view text) {
+  std::vector<unsigned char> out;
+  for (size_t i = 0; i + 1 < text.size(); i += 2) {
+    const int high = digit(text[i]), low = digit(text[i + 1]);
+    if (high < 0 || low < 0) return {};
+    out.push_back(static_cast<unsigned char>(high << 4 | low));
+  }
+  if (text.size() % 2 != 0) out.clear();
+  return out;
+}
+
+}  // namespace
+
+Result<std::string> sign(const std::string& private_key_pem, std::string_view text) {
+  const Key key(PEM_read_bio_PrivateKey(memory_of(private_key_pem).get(), nullptr, no_password, nullptr));
+  ERR_clear_error();
+  if (!key) return fail(Code::kInvalid, "no private key in PEM without a password; openssl genpkey makes one");
+  const Context context(EVP_MD_CTX_new());
+  size_t size = 0;
+  std::vector<unsigned char> out;
+  bool done = context && EVP_DigestSignInit(context.get(), nullptr, hash_of(key), nullptr, key.get()) == 1 &&
+              EVP_DigestSign(context.get(), nullptr, &size, raw(text), text.size()) == 1;
+  if (done) {
+    out.resize(size);
+    done = EVP_DigestSign(context.get(), out.data(), &size, raw(text), text.size()) == 1;
+  }
+  ERR_clear_error();
+  if (!done) return fail(Code::kInvalid, "a key of this kind cannot sign; take Ed25519, ECDSA or RSA");
+  return to_hex(std::as_bytes(std::span(out.data(), size)));
+}
+
+Result<> verify(const std::string& public_key_pem, std::string_view text, std::string_view signature) {
+  const Key key(PEM_read_bio_PUBKEY(memory_of(public_key_pem).get(), nullptr, no_password, nullptr));
+  ERR_clear_error();
+  if (!key) return fail(Code::kInvalid, "no public key in PEM; openssl pkey -pubout makes one");
+  const auto bytes = from_hex(signature);
+  const Context context(EVP_MD_CTX_new());
+  const bool good = context && EVP_DigestVerifyInit(context.get(), nullptr, hash_of(key), nullptr, key.get()) == 1 &&
+                    EVP_DigestVerify(context.get(), bytes.data(), bytes.size(), raw(text), text.size()) == 1;
+  ERR_clear_error();
+  if (!good) return fail(Code::kDenied, "the signature is none of this key");
+  return {};
+}
+
+}  // namespace hydrant
