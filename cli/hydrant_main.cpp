@@ -93,6 +93,10 @@ struct CommandLine {
         ->needs(fsid);
     sub->add_option("--domain-id", mount.domain_id, "Domain of --fsid")->needs(fsid);
     add_socket(sub)->needs(fsid);
+    sub->add_option("--trust", mount.trust, "Which indexes that stand beside the image are used")
+        ->check(CLI::IsMember({"strict", "late", "off"}))
+        ->capture_default_str()
+        ->excludes(fsid);
     CLI::Option* background =
         sub->add_flag("--background", mount.background, "Fetch the rest of the image while nobody wants anything else");
     background->excludes(fsid);
@@ -108,6 +112,8 @@ struct CommandLine {
     sub->add_option("SOURCE", index.source, "As for mount")->required();
     add_image_options(sub, index);
     add_json(sub);
+    CLI::Option* push = sub->add_flag("--push", index.push, "Put the indexes beside the image in its registry");
+    sub->add_option("--sign-key", index.sign_key, "PEM file of the private key that signs them")->needs(push);
   }
 
   void add_exec() {

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "base/file.h"
 #include "cli/daemons.h"
 #include "cli/progress_bar.h"
 #include "cli/render.h"
@@ -20,6 +21,7 @@ using std::chrono::seconds;
 
 // A daemon that says nothing for this long is stuck: it reports progress at least every few seconds.
 constexpr auto kSilence = seconds(60);
+constexpr size_t kMaxKey = 64 << 10;
 
 Patience patience_of(double timeout_s, Duration silence = kSilence) {
   Patience patience{.silence = silence};
@@ -123,6 +125,7 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
                           .as = options.as,
                           .platform = options.platform,
                           .plain_http = options.plain_http ? std::optional(true) : std::nullopt,
+                          .trust = options.trust,
                           .background = options.background,
                           .prefetch = !options.no_prefetch},
                          patience);
@@ -143,13 +146,22 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
 
 Outcome run_index(const CommonOptions& common, const IndexOptions& options) {
   Daemons daemons{common.root};
+  std::string key;
+  if (!options.sign_key.empty()) {
+    auto text = read_file(options.sign_key, kMaxKey);
+    if (!text) return give_up(std::move(text).error());
+    if (auto ok = check_text(*text, options.sign_key.c_str()); !ok) return ok;
+    key = *std::move(text);
+  }
   if (auto ok = ensure_daemons(daemons, options.no_start); !ok) return ok;
   auto image = prepare(daemons,
                        {.source = options.source,
                         .as = options.as,
                         .platform = options.platform,
                         .plain_http = options.plain_http ? std::optional(true) : std::nullopt,
-                        .index_only = true},
+                        .index_only = true,
+                        .push = options.push,
+                        .sign_key = key},
                        patience_of(options.timeout_s));
   if (!image) return give_up(std::move(image).error());
   render_index(common.json, *image);

@@ -63,6 +63,7 @@ void render_index(bool json, const proto::PrepareReply& image) {
   for (const auto& layer : facts.layers) {
     if (!layer.lazy) print(fmt::format("  {}: not lazy: {}", layer.digest, layer.why));
   }
+  if (!image.pushed.empty()) print("  pushed as " + image.pushed);
 }
 
 void render_list(bool json, const proto::ListReply& list) {
@@ -111,6 +112,9 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
                       human_size(image->unpacked_bytes)));
     for (const auto& layer : image->layers) {
       if (!layer.lazy) print(fmt::format("  not lazy {}: {}", layer.digest, layer.why));
+      if (!layer.pushed.empty())
+        print(
+            fmt::format("  layer    {}: by an index from the registry, vouched for by {}", layer.digest, layer.pushed));
       if (!layer.toc.empty()) print(fmt::format("  layer    {}: by its {} table of contents", layer.digest, layer.toc));
     }
   }

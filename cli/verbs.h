@@ -33,6 +33,7 @@ struct MountOptions {
   bool no_prefetch = false;
   bool background = false;
   double timeout_s = 0;  // 0: none; a silent daemon is given up on all the same
+  std::string trust = "strict";
 };
 
 struct IndexOptions {
@@ -42,6 +43,8 @@ struct IndexOptions {
   bool plain_http = false;
   bool no_start = false;
   double timeout_s = 0;
+  bool push = false;
+  std::string sign_key = {};  // path
 };
 
 struct UmountOptions {

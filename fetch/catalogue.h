@@ -17,7 +17,7 @@ struct sqlite3;
 
 namespace hydrant::fetch {
 
-enum class ObjectKind : int { kMetadata = 1, kLayer = 2, kFile = 3, kTocLayer = 4 };
+enum class ObjectKind : int { kMetadata = 1, kLayer = 2, kFile = 3, kTocLayer = 4, kPushedLayer = 5, kLateLayer = 6 };
 
 struct ObjectRow {
   std::string id;  // cookie key
@@ -25,8 +25,8 @@ struct ObjectRow {
   uint64_t size = 0;               // of the device, a multiple of 4096
   std::string source;              // canonical SourceReference; may hold a URL's secrets
   std::optional<bool> plain_http;  // as prepare was asked
-  Digest layer;                    // kLayer, kTocLayer: of the stored blob; of the first it also names the index file
-  uint64_t stored_size = 0;        // kLayer, kTocLayer, kFile
+  Digest layer;                    // of layers: of the stored blob; of kLayer it also names the index file
+  uint64_t stored_size = 0;        // of layers and kFile
 };
 
 struct ImageRow {

@@ -20,6 +20,7 @@
 #include "base/unix_socket.h"
 #include "base/version.h"
 #include "fetch/device_channel.h"
+#include "fetch/late_proofs.h"
 #include "fetch/served.h"
 #include "fetch/service.h"
 #include "fetch/transport/socket_control.h"
@@ -173,9 +174,15 @@ Result<> serve(const Options& options) {
   MemoryBudget memory(uint64_t{options.memory_mb} << 20);
   FillQueue queue(options.workers);
   FillShop shop{queue, memory, {.reader_deadline = std::chrono::seconds(options.read_limit_s)}};
-  Objects objects(shop, *catalogue, [&](const ObjectRow& row) { return origins.origin(row); });
+  LateProofs* proofs = nullptr;  // there before anything is opened
+  Objects objects(shop, *catalogue, [&](const ObjectRow& row) {
+    if (row.kind == ObjectKind::kLateLayer) proofs->expect(row);
+    return origins.origin(row);
+  });
   LayerStreamer streamer(paths, origins, objects, device ? no_ingest() : ingest_through(paths.hydrantd_socket()),
                          options.streams);
+  LateProofs late(origins, streamer, queue);
+  proofs = &late;
   Preparer preparer(paths, *catalogue, *credentials, origins, streamer, {.fill_holes = device != nullptr});
   Prefetcher prefetcher(paths, *catalogue, origins, objects, queue, touched_through(paths.hydrantd_socket()));
   auto loop = std::make_unique<RequestLoop>(std::move(connect), objects);

@@ -1,5 +1,5 @@
-// How a layer of an image is read: whole once, and by an index of its spans from then on, or by the table of contents
-// that it carries. Each way has its own index, and makes a device of its own.
+// How a layer of an image is read: whole once, and by an index of its spans from then on, by the table of contents that
+// it carries, or by an index that stands beside the image. Each way has its own index, and makes a device of its own.
 #pragma once
 
 #include <optional>
@@ -18,13 +18,28 @@ inline std::string toc_device_id(const Digest& layer, const Digest& toc) {
   return proto::device_object_id(image::kLayoutVersion, "toc\n" + layer.text() + "\n" + toc.text());
 }
 
+// The same of a layer that is read by an index that somebody pushed: named by that index, for what it says need not be
+// what the diff_id's own device holds.
+inline std::string pushed_device_id(const Digest& layer, const Digest& index) {
+  return proto::device_object_id(image::kLayoutVersion, "pushed\n" + layer.text() + "\n" + index.text());
+}
+
+// The index that a layer's own store had beside the image.
+struct PushedIndex {
+  Digest digest;       // of the index
+  bool late = false;   // nobody vouches for it: it is proven while it is used
+  std::string signer;  // the key that has signed it; empty: none that is trusted here
+};
+
 struct LayerReading {
   Digest layer;  // of the stored blob
   uint64_t size = 0;
   Digest diff_id;
   std::optional<image::TocReference> toc;  // when it is read by its table
+  std::optional<PushedIndex> pushed{};     // when it is read by such an index
 
   std::string device() const {
+    if (pushed) return pushed_device_id(layer, pushed->digest);
     return toc ? toc_device_id(layer, toc->digest) : proto::device_object_id(image::kLayoutVersion, diff_id.text());
   }
 };

@@ -1,5 +1,7 @@
 #include "fetch/origins.h"
 
+#include <unistd.h>
+
 #include "fetch/layer_reading.h"
 #include "image/index/identity_layout.h"
 #include "image/index/layer_layout.h"
@@ -26,6 +28,7 @@ std::string place_of(const std::string& source) {
 class LazyOrigin : public Origin {
  public:
   Result<std::shared_ptr<source::Blob>> blob(Deadline deadline) final {
+    HYDRANT_TRY_VOID(usable());
     {
       std::lock_guard lock(mutex_);
       if (blob_) return blob_;
@@ -42,6 +45,7 @@ class LazyOrigin : public Origin {
 
  private:
   virtual Result<std::shared_ptr<source::Blob>> open(Deadline deadline) = 0;
+  virtual Result<> usable() { return {}; }
   std::mutex mutex_;
   std::shared_ptr<source::Blob> blob_;  // also held by reads under way
 };
@@ -77,6 +81,7 @@ class LayerOrigin final : public LazyOrigin {
     HYDRANT_TRY(auto store, origins_.store(reference, row_.plain_http));
     return store->blob(row_.layer, row_.stored_size, deadline);
   }
+  Result<> usable() override { return origins_.usable(row_.id); }
   Origins& origins_;
   const ObjectRow row_;
 };
@@ -147,6 +152,36 @@ Result<std::shared_ptr<const image::LayerIndex>> Origins::toc_index(const std::s
   return index;
 }
 
+Result<std::shared_ptr<const image::LayerIndex>> Origins::pushed_index(const std::string& device, const Digest& layer,
+                                                                       uint64_t stored_size) {
+  HYDRANT_TRY(auto name, Digest::parse(device));
+  return load(name, layer, stored_size);
+}
+
+Result<std::shared_ptr<const image::LayerIndex>> Origins::index(const ObjectRow& object) {
+  switch (object.kind) {
+    case ObjectKind::kTocLayer: return toc_index(object.id, object.layer, object.stored_size);
+    case ObjectKind::kPushedLayer:
+    case ObjectKind::kLateLayer: return pushed_index(object.id, object.layer, object.stored_size);
+    default: return index(object.layer, object.stored_size);
+  }
+}
+
+void Origins::refuse(const std::string& device, const std::string& why) {
+  {
+    std::lock_guard lock(mutex_);
+    refused_[device] = why;
+  }
+  if (auto name = Digest::parse(device)) ::unlink(paths_.index(*name).c_str());
+}
+
+Result<> Origins::usable(const std::string& device) {
+  std::lock_guard lock(mutex_);
+  auto found = refused_.find(device);
+  if (found == refused_.end()) return {};
+  return fail(Code::kCorrupt, found->second);
+}
+
 Result<std::shared_ptr<const image::LayerIndex>> Origins::load(const Digest& name, const Digest& layer,
                                                                uint64_t stored_size) {
   {
@@ -167,6 +202,8 @@ std::shared_ptr<Origin> Origins::origin(const ObjectRow& object) {
   switch (object.kind) {
     case ObjectKind::kMetadata: return std::make_shared<MetadataOrigin>(paths_.metadata(object.id), object.size);
     case ObjectKind::kTocLayer:
+    case ObjectKind::kPushedLayer:
+    case ObjectKind::kLateLayer:
     case ObjectKind::kLayer: return std::make_shared<LayerOrigin>(*this, object);
     case ObjectKind::kFile: break;
   }

@@ -41,11 +41,17 @@ class Origins {
   Result<std::shared_ptr<const image::LayerIndex>> toc_index(const std::string& device, const Digest& layer,
                                                              uint64_t stored_size);
 
-  // The one of the two that a layer's device is read by.
-  Result<std::shared_ptr<const image::LayerIndex>> index(const ObjectRow& object) {
-    return object.kind == ObjectKind::kTocLayer ? toc_index(object.id, object.layer, object.stored_size)
-                                                : index(object.layer, object.stored_size);
-  }
+  // Of a layer that is read by an index that was pushed: the one that the device is named by.
+  Result<std::shared_ptr<const image::LayerIndex>> pushed_index(const std::string& device, const Digest& layer,
+                                                                uint64_t stored_size);
+
+  // The one of the three that a layer's device is read by.
+  Result<std::shared_ptr<const image::LayerIndex>> index(const ObjectRow& object);
+
+  // The device was found to be described wrongly: its origin supplies nothing from now on, and its index is dropped.
+  void refuse(const std::string& device, const std::string& why);
+  // kCorrupt for such a device.
+  Result<> usable(const std::string& device);
 
   // Nothing is opened until the origin is asked. Must not outlive this.
   std::shared_ptr<Origin> origin(const ObjectRow& object);
@@ -65,6 +71,7 @@ class Origins {
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<source::ImageStore>> stores_;
   std::map<Digest, std::weak_ptr<const image::LayerIndex>> indexes_;  // by the name of the file
+  std::map<std::string, std::string> refused_;                        // device: why
 };
 
 // The cookie key of a single file's device: another one for each version of it.

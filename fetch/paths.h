@@ -18,7 +18,9 @@ struct Paths {
   std::string hydrantd_socket() const { return run() + "/hydrantd.sock"; }
   std::string catalogue() const { return root + "/fetch/catalogue.db"; }
   std::string credentials() const { return root + "/fetch/credentials.json"; }
-  // `name`: the layer's digest, or the device of one that is read by its table of contents.
+  // Public keys, *.pem, whose signatures on pushed indexes are believed.
+  std::string trusted_keys() const { return root + "/trust"; }
+  // `name`: the layer's digest, or the device of one that is read by its table of contents or a pushed index.
   std::string index(const Digest& name) const { return index_directory(name) + "/" + name.hex() + ".hyx"; }
   std::string index_directory(const Digest& name) const { return root + "/fetch/indexes/" + name.hex().substr(0, 2); }
   // Of the image with that manifest.

@@ -8,8 +8,10 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/signature.h"
 #include "fetch/known_store.h"
 #include "fetch/prepare_file.h"
+#include "fetch/pushed_indexes.h"
 #include "image/erofs/writer.h"
 #include "image/tree/merge.h"
 #include "proto/object_id.h"
@@ -54,9 +56,37 @@ std::string key_of(const std::vector<LayerReading>& readings, const PreparerOpti
   std::string text =
       "hydrant image " + std::to_string(kMetadataVersion) + " " + std::to_string(image::kLayoutVersion) + "\n";
   if (options.fill_holes) text += "holes filled\n";
-  for (const LayerReading& layer : readings)
-    text += layer.layer.hex() + " " + (layer.toc ? "toc " + layer.toc->digest.hex() : layer.diff_id.hex()) + "\n";
+  for (const LayerReading& layer : readings) {
+    text += layer.layer.hex() + " ";
+    if (layer.pushed)
+      text += "pushed " + layer.pushed->digest.hex();
+    else
+      text += layer.toc ? "toc " + layer.toc->digest.hex() : layer.diff_id.hex();
+    text += "\n";
+  }
   return sha256(as_bytes(text)).hex();
+}
+
+// Who vouches for the index; empty for one of our own.
+std::string voucher(const LayerReading& reading) {
+  if (!reading.pushed) return {};
+  if (!reading.pushed->signer.empty()) return reading.pushed->signer;
+  return reading.pushed->late ? "nobody yet: it is proven while it is used" : "nobody";
+}
+
+ObjectKind kind_of(const LayerReading& reading) {
+  if (reading.pushed) return reading.pushed->late ? ObjectKind::kLateLayer : ObjectKind::kPushedLayer;
+  return reading.toc ? ObjectKind::kTocLayer : ObjectKind::kLayer;
+}
+
+Result<> check_push(const proto::SourceReference& source, const proto::PrepareRequest& request) {
+  if (!request.push) return {};
+  if (source.kind != proto::SourceKind::kRegistry || !request.index_only)
+    return fail(Code::kInvalid, source.display() + ": indexes are pushed to registries alone");
+  if (request.sign_key.empty()) return {};
+  auto signature = sign(request.sign_key, "");
+  if (!signature) return fail(std::move(signature).error().in("the key to sign with"));
+  return {};
 }
 
 Result<proto::SourceReference> parse_source(const proto::PrepareRequest& request) {
@@ -91,6 +121,8 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
                                               std::stop_token stop) {
   Image image;
   HYDRANT_TRY(image.source, parse_source(request));
+  HYDRANT_TRY(const Trust trust, parse_trust(request.trust));
+  HYDRANT_TRY_VOID(check_push(image.source, request));
   if (!image.source.names_image()) {
     events.progress({.phase = "resolve"});
     if (request.as == "erofs") return prepare_erofs(image.source, request.plain_http, catalogue_, origins_);
@@ -132,6 +164,7 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   reply.image.platform = image.resolved.config.platform.text();
   for (const auto& layer : layers) reply.image.compressed_bytes += layer.size;
 
+  if (!request.index_only) find_pushed(image, *origin, trust, stop);
   HYDRANT_TRY_VOID(stream_missing(image, request, events, stop));
   image.key = key_of(image.readings, options_);
   events.progress({.phase = "merge", .layers = layers.size()});
@@ -142,7 +175,22 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
     if (!built) return fail(std::move(built).error().in(image.source.display()));
   }
   if (!request.index_only) HYDRANT_TRY_VOID(record(image, request));
+  if (request.push) {
+    PushedIndexes beside(paths_, catalogue_, origins_, *origin, store_name(image.source), image.resolved);
+    HYDRANT_TRY(auto pushed, beside.push(image.readings, request.sign_key));
+    reply.pushed = pushed.text();
+  }
   return std::move(reply);
+}
+
+// Indexes beside the image, for those of its layers that would have to be streamed without.
+void Preparer::find_pushed(Image& image, source::ImageStore& store, Trust trust, std::stop_token stop) {
+  std::vector<LayerReading*> without;
+  for (LayerReading& reading : image.readings)
+    if (!reading.toc && !origins_.index(reading.layer, reading.size)) without.push_back(&reading);
+  if (without.empty()) return;
+  PushedIndexes beside(paths_, catalogue_, origins_, store, store_name(image.source), image.resolved);
+  beside.find(without, trust, stop);
 }
 
 // Makes the index of every layer that has none, all at once as far as the streamer has streams, and settles how each
@@ -154,6 +202,7 @@ Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& req
   std::vector<std::string> asked;  // devices
   for (size_t i = 0; i < layers.size(); ++i) {
     LayerReading& reading = image.readings[i];
+    if (reading.pushed) continue;
     if (std::find(asked.begin(), asked.end(), reading.device()) != asked.end()) continue;
     if (reading.toc && origins_.toc_index(reading.device(), reading.layer, reading.size)) continue;
     // An index that cannot be used is made again. A layer that cannot be read in the middle is streamed again, unless
@@ -208,7 +257,8 @@ Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& req
 
 Result<std::shared_ptr<const image::LayerIndex>> Preparer::index_of(const LayerReading& reading) {
   if (reading.toc) return origins_.toc_index(reading.device(), reading.layer, reading.size);
-  HYDRANT_TRY(auto index, origins_.index(reading.layer, reading.size));
+  HYDRANT_TRY(auto index, reading.pushed ? origins_.pushed_index(reading.device(), reading.layer, reading.size)
+                                         : origins_.index(reading.layer, reading.size));
   if (index->ident().diff_id != reading.diff_id)
     return fail(Code::kCorrupt, "layer " + reading.layer.text() + " unpacks to " + index->ident().diff_id.text() +
                                     ", but the image's config says " + reading.diff_id.text());
@@ -232,6 +282,7 @@ Result<bool> Preparer::reuse(Image& image) {
   reply.image.layers = facts->layers;
   reply.image.unpacked_bytes = facts->unpacked_bytes;
   reply.image.files = facts->files;
+  for (size_t i = 0; i < image.readings.size(); ++i) reply.image.layers[i].pushed = voucher(image.readings[i]);
   for (const auto& layer : facts->layers) image.device_sizes.push_back(layer.device_size);
   return true;
 }
@@ -260,7 +311,8 @@ Result<> Preparer::build(Image& image, bool index_only) {
                                   .device_size = ident.device_size,
                                   .lazy = image::is_lazy(index->widest_span()),
                                   .why = why_not_lazy(*index),
-                                  .toc = reading.toc ? image::to_string(reading.toc->kind) : std::string()});
+                                  .toc = reading.toc ? image::to_string(reading.toc->kind) : std::string(),
+                                  .pushed = voucher(reading)});
   }
   HYDRANT_TRY(auto tree, image::merge(table_pointers));
   for (const auto& inode : tree.inodes) {
@@ -296,7 +348,7 @@ Result<> Preparer::record(const Image& image, const proto::PrepareRequest& reque
   for (size_t i = 0; i < image.resolved.manifest.layers.size(); ++i) {
     ObjectRow device;
     device.id = image.readings[i].device();
-    device.kind = image.readings[i].toc ? ObjectKind::kTocLayer : ObjectKind::kLayer;
+    device.kind = kind_of(image.readings[i]);
     device.size = image.device_sizes[i];
     device.source = image.source.text();
     device.plain_http = request.plain_http;

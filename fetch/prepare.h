@@ -10,6 +10,7 @@
 #include "fetch/layer_streamer.h"
 #include "fetch/origins.h"
 #include "fetch/paths.h"
+#include "fetch/trust.h"
 #include "proto/admin.h"
 #include "source/open.h"
 
@@ -44,6 +45,7 @@ class Preparer {
 
  private:
   struct Image;
+  void find_pushed(Image& image, source::ImageStore& store, Trust trust, std::stop_token stop);
   Result<> stream_missing(Image& image, const proto::PrepareRequest& request, const PrepareEvents& events,
                           std::stop_token stop);
   Result<std::shared_ptr<const image::LayerIndex>> index_of(const LayerReading& reading);

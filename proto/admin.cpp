@@ -57,6 +57,7 @@ void describe(V& v, PrepareRequest& m) {
   v("source", m.source), v("as", m.as), v("platform", m.platform), v("docker_config", m.docker_config);
   v("plain_http", m.plain_http), v("index_only", m.index_only), v("prefetch", m.prefetch),
       v("background", m.background);
+  v("push", m.push), v("sign_key", m.sign_key), v("trust", m.trust);
 }
 template <class V>
 void describe(V& v, StatImageRequest& m) {
@@ -105,7 +106,7 @@ void describe(V& v, IngestBeginReply& m) {
 template <class V>
 void describe(V& v, LayerFacts& m) {
   v("digest", m.digest), v("size", m.size), v("diff_id", m.diff_id), v("device", m.device);
-  v("device_size", m.device_size), v("lazy", m.lazy), v("why", m.why), v("toc", m.toc);
+  v("device_size", m.device_size), v("lazy", m.lazy), v("why", m.why), v("toc", m.toc), v("pushed", m.pushed);
 }
 template <class V>
 void describe(V& v, ImageFacts& m) {
@@ -116,7 +117,7 @@ void describe(V& v, ImageFacts& m) {
 template <class V>
 void describe(V& v, PrepareReply& m) {
   v("fsid", m.fsid), v("devices", m.devices), v("domain_id", m.domain_id), v("meta_digest", m.meta_digest);
-  v("source", m.source), v("image", m.image);
+  v("source", m.source), v("pushed", m.pushed), v("image", m.image);
 }
 template <class V>
 void describe(V& v, StatImageReply& m) {

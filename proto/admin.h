@@ -104,6 +104,9 @@ struct PrepareRequest {
   std::string docker_config = {};       // content of docker's config.json, may be empty
   std::optional<bool> plain_http = {};  // unset: only for loopback hosts
   bool index_only = false;              // make and keep the indexes, put nothing into the cache
+  bool push = false;                    // with index_only: and put them beside the image in its registry
+  std::string sign_key = {};            // PEM of the private key that signs what is pushed; empty: unsigned
+  std::string trust = {};               // of pushed indexes: strict | late | off; empty: strict
   bool background = false;              // and, with `prefetch`, the rest of it while nobody wants anything
   bool prefetch = true;                 // what its prefetch list names, once it is mounted; and learn from its start
 };
@@ -218,8 +221,9 @@ struct LayerFacts {
   std::string device = {};  // object id
   uint64_t device_size = 0;
   bool lazy = false;
-  std::string why = {};  // when not lazy: the reason
-  std::string toc = {};  // what kind of table of contents it is read by: "eStargz", "zstd:chunked"; empty: an index
+  std::string why = {};     // when not lazy: the reason
+  std::string toc = {};     // what kind of table of contents it is read by: "eStargz", "zstd:chunked"; empty: an index
+  std::string pushed = {};  // it is read by an index that was pushed: who vouches for it; empty: by this node's own
 };
 
 // What fetchd knows of an image; travels through hydrantd as opaque text (`MountRequest::image`).
@@ -240,6 +244,7 @@ struct PrepareReply {
   std::string domain_id = {};
   std::string meta_digest = {};
   std::string source = {};  // canonical text
+  std::string pushed = {};  // digest of the artifact that was pushed
   ImageFacts image = {};
 };
 

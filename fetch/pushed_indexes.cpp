@@ -1,0 +1,256 @@
+#include "fetch/pushed_indexes.h"
+
+#include <atomic>
+#include <filesystem>
+#include <thread>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/signature.h"
+#include "base/version.h"
+#include "image/index/layer_builder.h"
+#include "proto/prefetch_list.h"
+
+namespace hydrant::fetch {
+
+namespace {
+
+// An image mounts without an index, too: nobody waits long for the question whether there is one.
+constexpr auto kAskDeadline = std::chrono::seconds(10);
+constexpr auto kTakeDeadline = std::chrono::minutes(2);
+constexpr auto kPushDeadline = std::chrono::minutes(10);
+constexpr size_t kMostArtifacts = 8;  // looked into
+constexpr size_t kMostAtOnce = 8;     // indexes fetched
+constexpr size_t kMaxKey = 64 << 10;
+// An index is some hundredth of its layer; this much it may be whatever the layer's size.
+constexpr uint64_t kMaxIndex = 256 << 20;
+
+Result<Buffer> read_blob(source::ImageStore& store, const Digest& digest, uint64_t size, std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTakeDeadline);
+  HYDRANT_TRY(auto blob, store.blob(digest, size, deadline));
+  HYDRANT_TRY(auto bytes, source::read_all(*blob, {{0, size}, deadline, stop}));
+  if (sha256(bytes) != digest) return fail(Code::kCorrupt, blob->describe() + ": bytes do not match the digest");
+  return bytes;
+}
+
+image::LayerExpectation expectation(const LayerReading& reading) {
+  image::LayerExpectation expected;
+  expected.digest = reading.layer;
+  expected.size = reading.size;
+  expected.diff_id = reading.diff_id;
+  return expected;
+}
+
+}  // namespace
+
+struct PushedIndexes::Found {
+  source::StoredManifest manifest;
+  proto::IndexArtifact artifact;
+  std::string signer;  // name of the key that has signed it; empty: nobody that we trust
+  bool late = false;   // to be proven while it is used
+};
+
+std::map<std::string, std::string> PushedIndexes::trusted_keys() const {
+  std::map<std::string, std::string> keys;  // by name
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(paths_.trusted_keys(), error)) {
+    if (entry.path().extension() != ".pem") continue;
+    auto key = read_file(entry.path(), kMaxKey);
+    if (key)
+      keys[entry.path().filename()] = *std::move(key);
+    else
+      log::warn("trust.key", {{"reason", key.error().what}});
+  }
+  return keys;
+}
+
+// Nothing when it is no index of this image, or nobody's whom we trust.
+std::optional<PushedIndexes::Found> PushedIndexes::accept(source::StoredManifest manifest, Trust trust) const {
+  auto artifact = [&]() -> Result<proto::IndexArtifact> {
+    HYDRANT_TRY(auto document, proto::decode_manifest(manifest.body, proto::media::kOciManifest));
+    if (!std::holds_alternative<proto::ImageManifest>(document)) return fail(Code::kCorrupt, "no manifest");
+    HYDRANT_TRY(auto decoded, proto::decode_index_artifact(std::get<proto::ImageManifest>(document)));
+    if (decoded.subject.digest != image_.manifest_digest) return fail(Code::kCorrupt, "it is another image's");
+    return decoded;
+  }();
+  const std::string name = manifest.digest.text();
+  if (!artifact) {
+    log::warn("index.artifact", {{"artifact", name}, {"reason", artifact.error().what}});
+    return std::nullopt;
+  }
+  Found found{std::move(manifest), *std::move(artifact), {}, trust == Trust::kLate};
+  if (!found.artifact.signature.empty()) {
+    for (const auto& [signer, key] : trusted_keys()) {
+      auto verified = verify(key, proto::signed_text(found.artifact), found.artifact.signature);
+      if (!verified && verified.error().code != Code::kDenied)
+        log::warn("trust.key", {{"key", signer}, {"reason", verified.error().what}});
+      if (!verified) continue;
+      found.signer = signer;
+      found.late = false;
+      return found;
+    }
+  }
+  if (trust != Trust::kStrict) return found;
+  log::info("index.untrusted", {{"artifact", name},
+                                {"signed", found.artifact.signature.empty() ? "no" : "by nobody who is trusted here"}});
+  return std::nullopt;
+}
+
+// What was used the last time, judged as if it had just come.
+std::optional<PushedIndexes::Found> PushedIndexes::known(Trust trust) const {
+  auto digest = catalogue_.tag(store_name_, tag());
+  if (!digest) return std::nullopt;
+  auto document = catalogue_.document(*digest);
+  if (!document || sha256(as_bytes(document->body)) != *digest) return std::nullopt;
+  return accept({document->media_type, std::move(document->body), *digest}, trust);
+}
+
+Result<std::optional<PushedIndexes::Found>> PushedIndexes::ask(Trust trust) {
+  const Deadline deadline = Deadline::after(kAskDeadline);
+  HYDRANT_TRY(auto entries, store_.referrers(image_.manifest_digest, proto::media::kIndexArtifact, deadline));
+  std::optional<Found> best;
+  // The newest is listed last.
+  for (size_t i = 0; i < std::min(entries.size(), kMostArtifacts); ++i) {
+    const auto& entry = entries[entries.size() - 1 - i];
+    auto manifest = store_.manifest(entry.digest.text(), deadline);
+    if (!manifest) {
+      log::warn("index.artifact", {{"artifact", entry.digest.text()}, {"reason", manifest.error().what}});
+      continue;
+    }
+    auto found = accept(*std::move(manifest), trust);
+    if (found && !found->signer.empty()) return found;
+    if (found && !best) best = std::move(found);
+  }
+  return best;
+}
+
+// Whether the index stands in our own store.
+bool PushedIndexes::usable(const LayerReading& reading, const Found& found) const {
+  const auto* layer = found.artifact.of(reading.layer);
+  if (!layer) return false;
+  auto index = origins_.pushed_index(pushed_device_id(reading.layer, layer->index), reading.layer, reading.size);
+  return index && (*index)->ident().diff_id == reading.diff_id;
+}
+
+Result<> PushedIndexes::take(const LayerReading& reading, const Found& found, std::stop_token stop) {
+  const auto& layer = *found.artifact.of(reading.layer);
+  if (layer.size > kMaxIndex) return fail(Code::kUnsupported, "the index is larger than 256 MiB");
+  HYDRANT_TRY(auto bytes, read_blob(store_, layer.index, layer.size, stop));
+  HYDRANT_TRY(auto index, image::LayerIndex::load(bytes, expectation(reading)));
+  const auto& ident = index->ident();
+  if (index->by_chunks() || index->merkle_root() != layer.root || layer.diff_id != reading.diff_id)
+    return fail(Code::kCorrupt, "the index is not what the artifact says it is");
+  if (!image::is_lazy(index->widest_span())) return fail(Code::kUnsupported, "its spans are too wide");
+  // The proof compares it with one that is made here.
+  if (found.late && ident.granule != image::LayerBuilderOptions{}.granule)
+    return fail(Code::kUnsupported, "its granule is not the one that is used here");
+  HYDRANT_TRY(auto name, Digest::parse(pushed_device_id(reading.layer, layer.index)));
+  HYDRANT_TRY_VOID(make_directories(paths_.index_directory(name)));
+  return write_file_atomic(paths_.index(name), bytes);
+}
+
+// Names files, so that the worst it can do is to have the wrong ones fetched.
+Result<> PushedIndexes::keep_prefetch_list(const Found& found, std::stop_token stop) {
+  const auto path = paths_.prefetch_list(image_.manifest_digest);
+  if (!found.artifact.prefetch || found.artifact.prefetch->size > proto::kMaxPrefetchText ||
+      std::filesystem::exists(path))
+    return {};
+  HYDRANT_TRY(auto bytes, read_blob(store_, found.artifact.prefetch->digest, found.artifact.prefetch->size, stop));
+  HYDRANT_TRY(auto list, proto::decode_prefetch_list(as_text(bytes)));
+  if (list.subject != image_.manifest_digest.text())
+    return fail(Code::kCorrupt, "the prefetch list is another image's");
+  HYDRANT_TRY_VOID(make_directories(paths_.prefetch_directory()));
+  return write_file_atomic(path, bytes);
+}
+
+void PushedIndexes::find(const std::vector<LayerReading*>& readings, Trust trust, std::stop_token stop) {
+  // Without a key there is nobody whose index could be used.
+  if (trust == Trust::kStrict && trusted_keys().empty()) return;
+  auto found = known(trust);
+  const bool all_here = found && std::all_of(readings.begin(), readings.end(), [&](const LayerReading* reading) {
+                          return !found->artifact.of(reading->layer) || usable(*reading, *found);
+                        });
+  if (!all_here) {
+    auto asked = ask(trust);
+    if (!asked) return log::warn("index.lookup", {{"store", store_.describe()}, {"reason", asked.error().what}});
+    if (!*asked) return;
+    found = **std::move(asked);
+  }
+
+  std::vector<LayerReading*> wanted;
+  for (LayerReading* reading : readings)
+    if (found->artifact.of(reading->layer)) wanted.push_back(reading);
+  std::atomic<size_t> next = 0;
+  auto take_some = [&] {
+    for (size_t i; !stop.stop_requested() && (i = next++) < wanted.size();) {
+      LayerReading& reading = *wanted[i];
+      if (!usable(reading, *found)) {
+        auto taken = take(reading, *found, stop);
+        if (!taken) {
+          log::warn("index.pushed", {{"layer", reading.layer.text()}, {"reason", taken.error().what}});
+          continue;
+        }
+      }
+      reading.pushed = {found->artifact.of(reading.layer)->index, found->late, found->signer};
+    }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    for (size_t i = 1; i < std::min(wanted.size(), kMostAtOnce); ++i) helpers.emplace_back(take_some);
+    take_some();
+  }
+  if (all_here) return;
+
+  if (auto kept = keep_prefetch_list(*found, stop); !kept)
+    log::warn("prefetch.pushed", {{"image", image_.manifest_digest.text()}, {"reason", kept.error().what}});
+  const auto& manifest = found->manifest;
+  auto put = catalogue_.put_document(manifest.digest, manifest.media_type, manifest.body);
+  if (put) put = catalogue_.put_tag(store_name_, tag(), manifest.digest);
+  if (!put) log::warn("catalogue.tag", {{"reason", put.error().what}});
+}
+
+Result<Digest> PushedIndexes::push(const std::vector<LayerReading>& readings, const std::string& key) {
+  const Deadline deadline = Deadline::after(kPushDeadline);
+  proto::IndexArtifact artifact;
+  artifact.subject.media_type = image_.manifest.media_type;
+  artifact.subject.digest = image_.manifest_digest;
+  artifact.subject.size = image_.manifest_body.size();
+  artifact.generator = "hydrant " + std::string(kVersion);
+  for (const LayerReading& reading : readings) {
+    if (reading.toc || artifact.of(reading.layer)) continue;
+    HYDRANT_TRY(auto index, origins_.index(reading.layer, reading.size));
+    if (!image::is_lazy(index->widest_span())) continue;
+    HYDRANT_TRY(auto bytes, read_file(paths_.index(reading.layer), kMaxIndex));
+    const Digest digest = sha256(as_bytes(bytes));
+    artifact.layers.push_back({reading.layer, reading.diff_id, index->merkle_root(), digest, bytes.size()});
+    HYDRANT_TRY_VOID(store_.put_blob(digest, std::move(bytes), deadline));
+  }
+  if (artifact.layers.empty())
+    return fail(Code::kUnsupported,
+                store_.describe() + ": no layer of the image is read by an index, so there is none to push");
+  auto list = read_file(paths_.prefetch_list(image_.manifest_digest), proto::kMaxPrefetchText);
+  if (list) {
+    const Digest digest = sha256(as_bytes(*list));
+    artifact.prefetch = {digest, list->size()};
+    HYDRANT_TRY_VOID(store_.put_blob(digest, *std::move(list), deadline));
+  }
+  if (!key.empty()) {
+    HYDRANT_TRY(artifact.signature, sign(key, proto::signed_text(artifact)));
+  }
+  const std::string empty(proto::kEmptyConfig);
+  HYDRANT_TRY_VOID(store_.put_blob(sha256(as_bytes(empty)), empty, deadline));
+
+  std::string body = proto::encode(artifact);
+  proto::Descriptor self;
+  self.media_type = proto::media::kOciManifest;
+  self.digest = sha256(as_bytes(body));
+  self.size = body.size();
+  self.artifact_type = proto::media::kIndexArtifact;
+  HYDRANT_TRY_VOID(store_.put_referrer(image_.manifest_digest, self, std::move(body), deadline));
+  log::info(
+      "index.pushed",
+      {{"image", image_.manifest_digest.text()}, {"artifact", self.digest.text()}, {"layers", artifact.layers.size()}});
+  return self.digest;
+}
+
+}  // namespace hydrant::fetch

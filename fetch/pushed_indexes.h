@@ -1,0 +1,63 @@
+// Indexes that stand beside an image in its registry: found, checked and kept here, or made known to others. What an
+// index of a stranger's says is used for the devices that it names alone, never for the layer's own (layer_reading.h).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "fetch/catalogue.h"
+#include "fetch/layer_reading.h"
+#include "fetch/origins.h"
+#include "fetch/paths.h"
+#include "fetch/trust.h"
+#include "proto/index_artifact.h"
+#include "source/open.h"
+
+namespace hydrant::fetch {
+
+// One image in its store. Lives for one prepare; not thread-safe.
+class PushedIndexes {
+ public:
+  // All outlive it. `store_name` distinguishes stores in the catalogue.
+  PushedIndexes(const Paths& paths, Catalogue& catalogue, Origins& origins, source::ImageStore& store,
+                std::string store_name, const source::ResolvedImage& image)
+      : paths_(paths),
+        catalogue_(catalogue),
+        origins_(origins),
+        store_(store),
+        store_name_(std::move(store_name)),
+        image_(image) {}
+
+  // Sets `pushed` of those readings that an index was found for, which then stands in our own store; asks nobody when
+  // it does already. Whatever fails is logged, and the layer read as if there were none.
+  void find(const std::vector<LayerReading*>& readings, Trust trust, std::stop_token stop);
+
+  // Pushes the indexes that stand in our store under the layers' digests, and the image's prefetch list if there is
+  // one. `key`: PEM of the private key that signs them, or empty. Yields the artifact's digest. kUnsupported when no
+  // layer has an index that serves.
+  Result<Digest> push(const std::vector<LayerReading>& readings, const std::string& key);
+
+ private:
+  struct Found;
+  std::map<std::string, std::string> trusted_keys() const;
+  std::optional<Found> accept(source::StoredManifest manifest, Trust trust) const;
+  std::optional<Found> known(Trust trust) const;
+  Result<std::optional<Found>> ask(Trust trust);
+  Result<> take(const LayerReading& reading, const Found& found, std::stop_token stop);
+  Result<> keep_prefetch_list(const Found& found, std::stop_token stop);
+  bool usable(const LayerReading& reading, const Found& found) const;
+  std::string tag() const { return "index of " + image_.manifest_digest.text(); }
+
+  const Paths& paths_;
+  Catalogue& catalogue_;
+  Origins& origins_;
+  source::ImageStore& store_;
+  const std::string store_name_;
+  const source::ResolvedImage& image_;
+};
+
+}  // namespace hydrant::fetch

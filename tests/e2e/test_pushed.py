@@ -1,0 +1,82 @@
+"""Indexes beside an image in its registry: who may use them, and what they save."""
+
+import json
+import subprocess
+import urllib.request
+
+import oci
+from case import NOT_FOUND, USAGE, Case
+from sandbox import Hydrant, wait_until
+
+
+class Pushed(Case):
+    def keys(self):
+        """Paths of a private key and of its public one."""
+        directory = self.temporary()
+        secret, public = directory / "secret.pem", directory / "ops.pem"
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ED25519", "-out", secret], check=True)
+        subprocess.run(["openssl", "pkey", "-in", secret, "-pubout", "-out", public], check=True)
+        return secret, public
+
+    def node(self, trusted=None):
+        """Another machine, which may know a key."""
+        node = Hydrant()
+        self.addCleanup(node.close)
+        if trusted:
+            (node.root / "trust").mkdir(parents=True)
+            (node.root / "trust" / trusted.name).write_bytes(trusted.read_bytes())
+        return node
+
+    def fallback_tag(self, name, digest):
+        return f"http://127.0.0.1:{self.registry.port}/v2/{name}/manifests/{digest.replace(':', '-')}"
+
+    def test_a_second_node_moves_hardly_anything_before_the_first_read(self):
+        secret, public = self.keys()
+        reference = self.push("many")
+        digest = oci.sha256(urllib.request.urlopen(urllib.request.Request(
+            f"http://127.0.0.1:{self.registry.port}/v2/many/manifests/latest", headers={"Accept": oci.MANIFEST})).read())
+        # Somebody else's entry is there already.
+        foreign = {"mediaType": oci.MANIFEST, "digest": digest, "size": 1, "artifactType": "x/y", "odd": [1]}
+        body = json.dumps({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [foreign]}).encode()
+        place = self.fallback_tag("many", digest)
+        urllib.request.urlopen(urllib.request.Request(place, body, {"Content-Type": oci.INDEX}, method="PUT"))
+        pushed = self.hydrant.ok("index", "--push", "--sign-key", secret, "--json", reference)["pushed"]
+        self.hydrant.ok("index", "--push", "--sign-key", secret, reference)
+        entries = json.loads(urllib.request.urlopen(
+            urllib.request.Request(place, headers={"Accept": oci.INDEX})).read())["manifests"]
+        self.assertEqual(entries[0], foreign)
+        self.assertEqual([entry["digest"] for entry in entries], [digest, pushed])
+
+        second = self.node(public)
+        before = self.registry.bytes_sent()
+        mounted = second.mount(reference, "--no-prefetch")
+        sent = self.registry.bytes_sent() - before
+        facts = second.ok("stat", "--json", mounted)["image"]
+        self.assertEqual({layer["pushed"] for layer in facts["layers"]}, {"ops.pem"}, facts)
+        self.assertEqual(facts["streamed_bytes"], 0)
+        self.assertLess(sent, facts["compressed_bytes"] * 0.02, (sent, facts["compressed_bytes"]))
+        self.same_tree(self.unpack("many"), mounted)
+
+    def test_what_nobody_vouches_for_is_used_when_asked_for_alone_and_then_proven(self):
+        reference = self.push("small")
+        self.hydrant.ok("index", "--push", reference)
+        strict = self.node()
+        facts = strict.ok("stat", "--json", strict.mount(reference))["image"]
+        self.assertEqual(facts["layers"][0]["pushed"], "")
+        self.assertEqual(facts["streamed_bytes"], facts["compressed_bytes"])
+
+        late = self.node()
+        mounted = late.mount(reference, "--trust", "late")
+        self.assertEqual(late.ok("stat", "--json", mounted)["image"]["streamed_bytes"], 0)
+        self.assertEqual((mounted / "hello").read_text(), "hello\n")
+        wait_until(lambda: "index.proven" in late.logs(), 60, "the index is proven")
+        late.ok("umount", mounted)
+        self.assertEqual(late.ok("stat", "--json", late.mount(reference))["image"]["layers"][0]["pushed"], "")
+
+    def test_what_cannot_be_pushed_is_named(self):
+        reference = self.push("small")
+        self.fails(USAGE, ["registries"], "index", "--push", "oci:" + str(self.temporary()))
+        self.fails(NOT_FOUND, ["nokey.pem"], "index", "--push", "--sign-key", "/nokey.pem", reference)
+        wrong = self.temporary() / "key.pem"
+        wrong.write_text("nothing\n")
+        self.fails(USAGE, ["private key"], "index", "--push", "--sign-key", wrong, reference)
