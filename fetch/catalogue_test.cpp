@@ -143,8 +143,9 @@ TEST(CredentialStore, KeepsConfigsOverAReopenForItsOwnerAlone) {
   ASSERT_TRUE(store);
   auto found = (*store)->find("r.example");
   ASSERT_TRUE(found);
-  EXPECT_EQ(found->find("r.example", Deadline::after(std::chrono::seconds(1)))->password, "pass");
-  EXPECT_TRUE((*store)->find("other.example")->find("r.example", Deadline::after(std::chrono::seconds(1)))->empty());
+  EXPECT_EQ(found->find("r.example", "app", Deadline::after(std::chrono::seconds(1)))->password, "pass");
+  EXPECT_TRUE(
+      (*store)->find("other.example")->find("r.example", "app", Deadline::after(std::chrono::seconds(1)))->empty());
 }
 
 TEST(CredentialStore, NeverQuotesABrokenConfig) {
