@@ -98,17 +98,48 @@ int64_t BackingFile::write(Disk& disk, std::span<const Bytes> pieces, uint64_t o
   // The rest of the last block is part of the write: a block is whole or not there at all.
   uint64_t padding = round_up(range->end, kBlockSize) - range->end;
   if (padding) parts[size_t(count++)] = {const_cast<std::byte*>(kZeros.data()), padding};
-  uint64_t failures = failures_.load(std::memory_order_acquire);
-  ssize_t done = disk.write(fd.get(), parts.data(), count, static_cast<off_t>(offset));
-  if (done < 0) return failed("write", static_cast<int>(done));
-  uint64_t whole = static_cast<uint64_t>(done) / kBlockSize;
-  if (presence_ == Presence::kContentMap) {
-    std::lock_guard lock(bits_);
-    if (failures_.load(std::memory_order_relaxed) != failures) return -ENOBUFS;
-    map_.set_present(offset / kBlockSize, offset / kBlockSize + whole);
+  for (;;) {
+    if (discarding_.load()) std::lock_guard until_it_is_over(save_);
+    uint64_t failures = failures_.load(std::memory_order_acquire);
+    uint64_t discards = discards_.load();
+    if (discarding_.load()) continue;
+    ssize_t done = disk.write(fd.get(), parts.data(), count, static_cast<off_t>(offset));
+    if (done < 0) return failed("write", static_cast<int>(done));
+    uint64_t whole = static_cast<uint64_t>(done) / kBlockSize;
+    if (presence_ == Presence::kContentMap) {
+      std::lock_guard lock(bits_);
+      if (failures_.load(std::memory_order_relaxed) != failures) return -ENOBUFS;
+      if (discards_.load() != discards) continue;  // a hole may have been made where this was written
+      map_.set_present(offset / kBlockSize, offset / kBlockSize + whole);
+    }
+    touch();
+    return std::min<int64_t>(done, static_cast<int64_t>(size));
   }
+}
+
+uint64_t BackingFile::discard(uint64_t bytes) {
+  if (presence_ != Presence::kContentMap) return 0;
+  auto fd = open();
+  if (!fd || inject_remove()) return 0;
+  std::lock_guard lock(save_);  // no snapshot from before the holes becomes durable after them
+  const uint64_t before = map_.present_blocks();
+  const auto unused = map_.take_unused(bytes / kBlockSize);
+  if (unused.empty()) return 0;
+  {
+    // Who has begun to write finds another count when he wants to set his bits; who has not, waits.
+    std::lock_guard bits(bits_);
+    discarding_ = true;
+    discards_.fetch_add(1);
+    for (const ByteRange& blocks : unused) map_.clear(blocks.begin, blocks.end);
+  }
+  const uint64_t freed = (before - map_.present_blocks()) * kBlockSize;
+  for (const ByteRange& blocks : unused)
+    // What fails stays on the disk until it is written anew; nobody takes it for present.
+    (void)::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(blocks.begin * kBlockSize),
+                      off_t(blocks.size() * kBlockSize));
+  discarding_ = false;
   touch();
-  return std::min<int64_t>(done, static_cast<int64_t>(size));
+  return freed;
 }
 
 int BackingFile::punch(ByteRange range) {

@@ -52,6 +52,12 @@ class BackingFile {
   // Gives the blocks of an aligned range back. 0 or -errno.
   int punch(ByteRange range);
 
+  // Gives back what nobody has read for a while (ContentMap::take_unused), about `bytes` of it, while others read and
+  // write. Bytes given back. A read is of one piece with the discards if discards() is the same before and after it,
+  // and what it reads was present in between.
+  uint64_t discard(uint64_t bytes);
+  uint64_t discards() const { return discards_.load(); }
+
   // Cuts to `size`, zeroes the rest of the last block. 0 or -errno.
   int shrink(uint64_t size);
 
@@ -90,6 +96,8 @@ class BackingFile {
   // the raise) before its bytes: the value seen says that those syncs are over and cannot lose them. It compares under
   // bits_ before it sets bits: no bit of bytes from before a failure is ever seen, not even by the next save.
   std::atomic<uint64_t> failures_{0};
+  std::atomic<uint64_t> discards_{0};    // raised under bits_, before the bits are cleared
+  std::atomic<bool> discarding_{false};  // holes are being made, under save_: no write may begin
   uint64_t generation_ = 0;
 };
 

@@ -113,6 +113,49 @@ bool ContentMap::all_durable(uint64_t begin, uint64_t end) const {
   return true;
 }
 
+namespace {
+
+// The words of a leaf, a bit each, that hold blocks of [begin, end); both are inside the leaf, counted from its start.
+uint64_t words_of(uint64_t begin, uint64_t end) {
+  const uint64_t first = begin / 64, last = (end - 1) / 64;
+  return (~uint64_t{0} << first) & (~uint64_t{0} >> (63 - last));
+}
+
+}  // namespace
+
+void ContentMap::note_use(uint64_t begin, uint64_t end) const {
+  for (uint64_t at = begin; at < end;) {
+    const uint64_t index = at / kMapLeafBlocks, start = index * kMapLeafBlocks;
+    const uint64_t stop = std::min(end, start + kMapLeafBlocks);
+    if (const Leaf* leaf = find(index)) {
+      const uint64_t words = words_of(at - start, stop - start);
+      // Mostly they are set already, and the line stays shared.
+      if (words & ~leaf->used.load(std::memory_order_relaxed)) leaf->used.fetch_or(words, std::memory_order_relaxed);
+    }
+    at = stop;
+  }
+}
+
+std::vector<ByteRange> ContentMap::take_unused(uint64_t most) {
+  std::vector<ByteRange> out;
+  uint64_t taken = 0;
+  visit([&](uint64_t index, Leaf& leaf) {
+    const uint64_t used = leaf.used.exchange(0, std::memory_order_relaxed);
+    for (unsigned word = 0; word < kMapLeafWords && taken < most; ++word) {
+      const auto blocks = std::popcount(leaf.present[word].load(std::memory_order_relaxed));
+      if (blocks == 0 || used >> word & 1) continue;
+      taken += static_cast<uint64_t>(blocks);
+      const uint64_t begin = index * kMapLeafBlocks + word * kPortion;
+      if (!out.empty() && out.back().end == begin) {
+        out.back().end += kPortion;
+      } else {
+        out.push_back({begin, begin + kPortion});
+      }
+    }
+  });
+  return out;
+}
+
 void ContentMap::set_present(uint64_t begin, uint64_t end) {
   for (uint64_t at = begin; at < end;) {
     uint64_t index = at / kMapLeafBlocks, start = index * kMapLeafBlocks;
@@ -123,6 +166,7 @@ void ContentMap::set_present(uint64_t begin, uint64_t end) {
       uint64_t before = leaf->present[word].fetch_or(mask, std::memory_order_release);
       present_blocks_.fetch_add(std::popcount(mask & ~before), std::memory_order_relaxed);
     }
+    leaf->used.fetch_or(words_of(at - start, stop - start), std::memory_order_relaxed);
     at = stop;
   }
 }

@@ -39,6 +39,13 @@ class ContentMap {
   // Forgets what is present and not durable: its data did not reach the disk.
   void forget_volatile();
 
+  // Somebody read blocks of the range: they are not unused.
+  void note_use(uint64_t begin, uint64_t end) const;
+  // Ranges of present blocks, `most` at most, that nobody has used or set since this was asked before; in portions of
+  // kPortion blocks. Everything else counts as unused from now on, until it is used again.
+  std::vector<ByteRange> take_unused(uint64_t most);
+  static constexpr uint64_t kPortion = 64;
+
   // The present bits now, and afterwards: these bits are durable, unless they were cleared meanwhile.
   std::vector<proto::ContentMapLeaf> snapshot() const;
   void mark_durable(const std::vector<proto::ContentMapLeaf>& leaves);
@@ -50,6 +57,7 @@ class ContentMap {
   struct Leaf {
     std::array<std::atomic<uint64_t>, proto::kMapLeafWords> present{};
     std::array<std::atomic<uint64_t>, proto::kMapLeafWords> durable{};
+    mutable std::atomic<uint64_t> used{0};  // a bit a word: a second chance when room is made
   };
   static constexpr unsigned kFanout = 1024;
   struct Branch {
@@ -62,6 +70,7 @@ class ContentMap {
 
   const Leaf* find(uint64_t leaf) const;
   Leaf* obtain(uint64_t leaf);
+  static_assert(proto::kMapLeafWords == 64 && kPortion == 64, "a leaf's words are counted in the bits of one");
   template <class Visit>
   void visit(Visit&& visit) const;  // visit(index, leaf) for each leaf there is, ascending
   uint64_t next(uint64_t begin, uint64_t end, bool wanted) const;

@@ -18,6 +18,22 @@ TEST(ContentMap, AFileOfTheNominalSizeCostsNothingUntilWritten) {
   EXPECT_EQ(map.present_blocks(), 1u);
 }
 
+TEST(ContentMap, WhatWasUsedSinceTheLastTimeIsNotUnused) {
+  ContentMap map;
+  const uint64_t far = 5 * proto::kMapLeafBlocks;
+  map.set_present(10, 200);
+  map.set_present(far, far + 64);
+  EXPECT_TRUE(map.take_unused(1000).empty()) << "all of it has just come";
+  map.note_use(130, 131);
+  map.note_use(700, 900);  // nothing is there
+  auto unused = map.take_unused(1000);
+  ASSERT_EQ(unused.size(), 3u);
+  EXPECT_EQ(unused[0], (ByteRange{0, 128}));
+  EXPECT_EQ(unused[1], (ByteRange{192, 256}));
+  EXPECT_EQ(unused[2], (ByteRange{far, far + 64}));
+  EXPECT_EQ(map.take_unused(1).size(), 1u) << "no more than are wanted, by portions";
+}
+
 TEST(ContentMap, AgreesWithASetOfBlocks) {
   constexpr uint64_t kEnd = 3 * proto::kMapLeafBlocks;
   std::mt19937 random(7);

@@ -312,11 +312,27 @@ int64_t CookieCore::read(MutableBytes out, uint64_t offset) {
   trace::event(trace::Point::kRead, {{"inode", file->id().inode}, {"start", offset}, {"len", out.size()}});
   int err = inject_read();
   auto fd = file->open();
-  ssize_t got = 0;
   if (!err && !fd) err = fd.error();
+  const bool mapped = file->presence() == Presence::kContentMap;
+  const uint64_t discards = file->discards();
+  if (!err && mapped && !file->present({offset, offset + out.size()})) return -ESTALE;
+  ssize_t got = 0;
   if (!err && (got = ::pread(fd.get(), out.data(), out.size(), static_cast<off_t>(offset))) < 0) err = -errno;
   if (err) return trace::vfs_error("read", err, {.inode = file->id().inode});
+  if (mapped && file->discards() != discards) return -ESTALE;
+  if (mapped) file->map().note_use(offset / kBlockSize, (offset + out.size() + kBlockSize - 1) / kBlockSize);
   return before == invalidations_.load() ? got : -ESTALE;
+}
+
+void CookieCore::keep() {
+  std::lock_guard lock(discarding_);
+  kept_ = true;
+}
+
+uint64_t CookieCore::discard(uint64_t bytes) {
+  auto file = slot_.use();
+  std::lock_guard lock(discarding_);
+  return file && !kept_ ? file->discard(bytes) : 0;
 }
 
 void CookieCore::read_ahead(ByteRange range) {
@@ -329,6 +345,7 @@ void CookieCore::read_ahead(ByteRange range) {
 Result<Fd> CookieCore::backing_file() {
   auto file = slot_.use();
   if (!file) return fail(Code::kGone, "cookie: no backing file is attached");
+  keep();
   auto open = file->open();
   Fd fd(::open(("/proc/self/fd/" + std::to_string(open.get())).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return fail_sys(errno, "open the backing file once more");

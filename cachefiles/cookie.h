@@ -103,6 +103,8 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   bool complete() const override;
   std::shared_ptr<Wait> ensure(ByteRange range, UniqueFunction<void(int)> done) override;
   int64_t read(MutableBytes out, uint64_t offset) override;
+  uint64_t discard(uint64_t bytes) override;
+  void keep() override;
   void read_ahead(ByteRange range) override;
   Result<Fd> backing_file() override;
   int64_t write(Bytes bytes, uint64_t offset) override;
@@ -157,6 +159,8 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   std::atomic<uint64_t> size_;
   std::atomic<uint32_t> invalidations_{0};
   std::atomic<uint64_t> reads_requested_{0};
+  SmallMutex discarding_;         // held across the disk
+  bool kept_ = false;             // nothing may go from under whoever reads the file by himself; guarded by discarding_
   std::atomic<int> accesses_{0};  // waits for data in flight
   std::atomic<bool> retire_{false};
   const uint8_t advice_;

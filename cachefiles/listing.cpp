@@ -70,6 +70,7 @@ Listing::CacheRow Cache::describe() {
   }
   if (has(kReady)) out.state = withdrawn_.load() ? 'W' : has(kDead) ? 'E' : 'A';
   out.on_demand = has(kOnDemand);
+  if (has(kCulling)) check_space(0, 0, Reason::kNone);  // room may have come without anybody looking
   out.culling = has(kCulling);
   out.requests = requests_.size();
   out.pins = static_cast<uint64_t>(pins_.load());

@@ -38,6 +38,7 @@ struct CommandLine {
   UmountOptions umount;
   EngineOptions engine;
   PrefetchOptions prefetch = {};
+  GcOptions gc = {};
   StopOptions stop;
   ExecOptions exec;
   std::string stat_dir;
@@ -157,6 +158,15 @@ struct CommandLine {
                    [this] { return run_prefetch(common, prefetch); });
     sub->add_option("DIR", prefetch.dir)->required();
     sub->add_option("PATH", prefetch.paths, "In the mount; none: what the prefetch list names");
+    add_json(sub);
+
+    sub = add_verb("gc", "Make room in the cache, as its limits say", [this] { return run_gc(common, gc); });
+    CLI::Option* at_most =
+        sub->add_option("--at-most", gc.at_most, "Delete what no mount uses until so many bytes are left (k, m, g, t)")
+            ->transform(CLI::AsSizeValue(false));
+    sub->add_flag_callback(
+           "--all", [this] { gc.at_most = 0; }, "Delete all that no mount uses")
+        ->excludes(at_most);
     add_json(sub);
 
     sub = add_verb("stop", "Unmount everything and end the daemons", [this] { return run_stop(common, stop); });

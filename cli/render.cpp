@@ -96,6 +96,12 @@ void render_engine(bool json, const proto::EngineReply& engine) {
   print("trace " + engine.trace);
 }
 
+void render_gc(bool json, const proto::GcReply& reply) {
+  if (json) return print_json(as_json(reply));
+  print(fmt::format("{} freed, {} objects deleted; the cache takes {}{}", human_size(reply.freed), reply.objects,
+                    human_size(reply.usage), reply.quota ? " of " + human_size(reply.quota) : std::string()));
+}
+
 void render_stat(bool json, const proto::StatMountReply& stat, const std::optional<proto::ImageFacts>& image,
                  const std::optional<proto::StatImageReply>& fetched, bool ours) {
   if (json) {

@@ -25,6 +25,8 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
 // What a prefetch list, or paths, come to.
 void render_prefetch(bool json, const std::string& what, const proto::PrefetchReply& reply);
 
+void render_gc(bool json, const proto::GcReply& reply);
+
 struct DaemonVersion {
   std::string name;
   std::optional<proto::StatusReply> status = {};  // missing: it does not run, or does not answer

@@ -1,4 +1,4 @@
-// ls, stat, stop, version.
+// ls, stat, gc, stop, version.
 #include <poll.h>
 
 #include "cli/daemons.h"
@@ -46,6 +46,18 @@ Outcome run_stat(const CommonOptions& common, const std::string& dir) {
     if (reply) fetched = *std::move(reply);
   }
   render_stat(common.json, *stat, image, fetched, ours);
+  return {};
+}
+
+Outcome run_gc(const CommonOptions& common, const GcOptions& options) {
+  Daemons daemons{common.root};
+  auto hydrantd = daemons.hydrantd();
+  if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  // Deleting takes the disk's time.
+  auto reply = hydrantd->call<proto::GcReply>(HydrantdRequest(proto::GcRequest{.at_most = options.at_most}),
+                                              {.silence = std::chrono::minutes(10)});
+  if (!reply) return give_up(std::move(reply).error());
+  render_gc(common.json, *reply);
   return {};
 }
 

@@ -59,6 +59,10 @@ struct PrefetchOptions {
   std::vector<std::string> paths = {};  // inside the mount, or from the image's root
 };
 
+struct GcOptions {
+  std::optional<uint64_t> at_most = {};  // bytes
+};
+
 struct EngineOptions {
   std::optional<std::string> trace = {};
   uint64_t cookies = 1000;
@@ -82,6 +86,8 @@ Outcome run_stat(const CommonOptions& common, const std::string& dir);
 Outcome run_record(const CommonOptions& common, const PrefetchOptions& options);
 // Fetches ahead what `paths` name; without any, what the image's prefetch list names.
 Outcome run_prefetch(const CommonOptions& common, const PrefetchOptions& options);
+// Makes room in the cache, and tells how much is used.
+Outcome run_gc(const CommonOptions& common, const GcOptions& options);
 Outcome run_stop(const CommonOptions& common, const StopOptions& options);
 Outcome run_engine(const CommonOptions& common, const EngineOptions& options);
 Outcome run_version(const CommonOptions& common);

@@ -121,6 +121,13 @@ std::string AdminSession::handle(const proto::TouchedRequest& request, LineTalk&
   return line(scope_.mounts.touched(request.fsid));
 }
 
+std::string AdminSession::handle(const proto::GcRequest& request, LineTalk&) {
+  if (!scope_.culler)
+    return proto::encode_error(
+        {.code = Code::kUnsupported, .what = "this cache is culled by the program that bound it"});
+  return line(scope_.culler->collect(request.at_most));
+}
+
 std::string AdminSession::handle(const proto::StatusRequest&, LineTalk&) {
   return proto::encode_reply(scope_.status());
 }

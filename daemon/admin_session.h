@@ -8,6 +8,7 @@
 
 #include "base/line_socket.h"
 #include "cachefiles/engine.h"
+#include "daemon/culler.h"
 #include "daemon/mounts.h"
 #include "daemon/objects.h"
 
@@ -18,6 +19,7 @@ struct AdminScope {
   cachefiles::Engine& engine;
   Objects& objects;
   Mounts& mounts;
+  Culler* culler;  // null for a bare engine, whose program culls
   std::function<proto::StatusReply()> status;
   std::function<Result<>()> stop;  // puts everything away, then lets the process end
   Duration open_limit = std::chrono::seconds(30);
@@ -41,6 +43,7 @@ class AdminSession final : public LineSession {
   std::string handle(const proto::IngestAbortRequest& request, LineTalk& talk);
   std::string handle(const proto::EngineRequest& request, LineTalk& talk);
   std::string handle(const proto::TouchedRequest& request, LineTalk& talk);
+  std::string handle(const proto::GcRequest& request, LineTalk& talk);
   std::string handle(const proto::StatusRequest& request, LineTalk& talk);
   std::string handle(const proto::StopRequest& request, LineTalk& talk);
 

@@ -100,6 +100,12 @@ int main(int argc, char** argv) {
   app.add_option("--open-limit", open_limit_s, "seconds that a mount waits for the user daemon")
       ->check(CLI::Range(1, 3600))
       ->capture_default_str();
+  app.add_option("--quota", options.quota,
+                 "bytes that the cache may take on its disk (suffixes k, m, g, t); 0: no limit")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  app.set_config("--config", "/etc/hydrant/hydrantd.toml", "file with any of these options, by their long names");
+  app.allow_config_extras(CLI::config_extras_mode::error);
   std::string trace;
   app.add_option("--trace", trace, "trace points of the engine that are on from the start: names with commas, or all");
   try {

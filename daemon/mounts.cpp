@@ -132,7 +132,8 @@ Result<> Mounts::adopt(Mount& mount) {
   std::string volume = volume_of(request);
   auto device = [&](const std::string& id) -> Result<Device> {
     HYDRANT_TRY(auto object, objects_.adopt({volume, id}));
-    // Without a blob file EROFS has the backing file itself.
+    // Of two mounts one may have the backing file itself, beside or without a blob file.
+    object->cookie().keep();
     auto at = blob_files_.find(object->key());
     return Device{.object = std::move(object), .blob = at == blob_files_.end() ? nullptr : at->second.lock()};
   };
@@ -231,9 +232,9 @@ Result<> Mounts::take_devices_from_image(proto::MountRequest& request, const Obj
     ByteRange blocks{range.begin / 4096 * 4096, std::min(size, (range.end + 4095) / 4096 * 4096)};
     if (!primary.cookie().present(blocks))
       HYDRANT_TRY_VOID(ensure(primary, blocks, {Deadline::after(options_.supply_limit), stop}));
-    HYDRANT_TRY(Fd file, primary.cookie().backing_file());
     Buffer bytes(range.end - range.begin);
-    if (auto got = pread_exact(file.get(), bytes, range.begin); !got) return fail(std::move(got.error()).in(name));
+    int64_t got = primary.cookie().read(bytes, range.begin);
+    if (got != static_cast<int64_t>(bytes.size())) return fail_sys(got < 0 ? static_cast<int>(-got) : EIO, name);
     return bytes;
   };
   constexpr ByteRange kSuperblock{proto::erofs::kSuperblockAt,
@@ -296,7 +297,10 @@ Result<Fd> Mounts::complete_metadata(const Object& object, const std::string& di
 Result<Fd> Mounts::open_device(Device& device) {
   cachefiles::Cookie& cookie = device.object->cookie();
   const ObjectKey& key = device.object->key();
-  if (cookie.size() % 4096 == 0 && cookie.complete()) return cookie.backing_file();
+  if (cookie.size() % 4096 == 0 && cookie.complete()) {
+    HYDRANT_TRY(Fd file, cookie.backing_file());
+    if (cookie.complete()) return file;  // no data was discarded just before
+  }
 
   {
     std::lock_guard lock(blob_mutex_);

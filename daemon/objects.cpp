@@ -199,6 +199,14 @@ Result<> Objects::abort_ingest(Object& object, Deadline deadline) {
   return {};
 }
 
+std::vector<std::shared_ptr<Object>> Objects::all() const {
+  std::vector<std::shared_ptr<Object>> out;
+  std::lock_guard lock(shared_->mutex);
+  for (const auto& [key, object] : shared_->objects)
+    if (auto alive = object.lock()) out.push_back(std::move(alive));
+  return out;
+}
+
 Result<> ensure(const Object& object, ByteRange range, const Patience& patience) {
   struct Outcome {
     std::mutex mutex;

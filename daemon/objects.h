@@ -8,6 +8,7 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -66,6 +67,9 @@ class Objects {
   // when that is no, `retry` asks again.
   Result<std::shared_ptr<Object>> adopt(const ObjectKey& key);
   void retry();
+
+  // Those that are in use now.
+  std::vector<std::shared_ptr<Object>> all() const;
 
   // As `use`; but the object belongs to the caller alone until one of the next two. kBusy when a mount uses it and it
   // is not complete: bytes that are verified only at the end must have no readers.

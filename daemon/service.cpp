@@ -71,9 +71,14 @@ Result<> Service::serve() {
   if (options_.engine_socket.empty() && ::symlink("hydrantd.sock", (root_ / "run/channel.sock.admin").c_str()) &&
       errno != EEXIST)
     return fail_sys(errno, "link channel.sock.admin");
+  if (options_.engine_socket.empty())
+    culler_ = std::make_unique<Culler>(*engine_, channel_,
+                                       CullerOptions{.directory = root_ / "cache", .quota = options_.quota},
+                                       [this] { return live_cookies(); });
   scope_.emplace(AdminScope{.engine = *engine_,
                             .objects = *objects_,
                             .mounts = *mounts_,
+                            .culler = culler_.get(),
                             .status = [this] { return status(); },
                             .stop = [this]() -> Result<> {
                               auto done = put_away();
@@ -161,6 +166,12 @@ bool Service::user_daemon_attached() const {
   return channel_server_->attached();
 }
 
+std::vector<std::shared_ptr<cachefiles::Cookie>> Service::live_cookies() const {
+  std::vector<std::shared_ptr<cachefiles::Cookie>> out;
+  for (const auto& object : objects_->all()) out.push_back(object->cookie_ptr());
+  return out;
+}
+
 proto::StatusReply Service::status() const {
   return {.pid = ::getpid(),
           .version = options_.version,
@@ -178,6 +189,7 @@ Service::~Service() {
   // Nobody asks any more, then nobody mounts, then nobody reads, then nobody fills.
   if (admin_) admin_->stop();
   admin_.reset();
+  culler_.reset();
   if (mounts_) {
     if (auto done = put_away(); !done) log::error("flush-failed", {{"why", done.error().what}});
   }

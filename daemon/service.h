@@ -24,6 +24,7 @@ struct ServiceOptions {
   unsigned fuse_threads = 2;                       // 1..64, restart
   Duration read_limit = std::chrono::seconds(60);  // of a reader that waits for a fill, restart
   Duration open_limit = std::chrono::seconds(30);  // for the user daemon's answer to an OPEN, restart
+  uint64_t quota = 0;                              // bytes of the cache on its disk; 0: none, restart
   std::string version = "unknown";
   // Not empty: only an engine, unbound as a freshly loaded kernel module is, whose channel socket this is
   // (docs/decisions/005). It is for programs written for the kernel, which choose directory, tag and mode; `root` is
@@ -60,6 +61,7 @@ class Service {
   std::string channel_socket() const;
   std::string admin_socket() const;
   bool user_daemon_attached() const;
+  std::vector<std::shared_ptr<cachefiles::Cookie>> live_cookies() const;
   proto::StatusReply status() const;
   Result<> put_away();
 
@@ -76,6 +78,7 @@ class Service {
   std::unique_ptr<Objects> objects_;
   std::unique_ptr<front::BlobFs> blobs_;
   std::unique_ptr<Mounts> mounts_;
+  std::unique_ptr<Culler> culler_;  // none for a bare engine
   std::optional<AdminScope> scope_;
   std::unique_ptr<LineServer> admin_;
 };

@@ -45,6 +45,10 @@ void describe(V& v, TouchedRequest& m) {
   v("fsid", m.fsid);
 }
 template <class V>
+void describe(V& v, GcRequest& m) {
+  v("at_most", m.at_most);
+}
+template <class V>
 void describe(V& v, LearnRequest& m) {
   v("fsid", m.fsid);
 }
@@ -130,6 +134,10 @@ void describe(V& v, DeviceTouches& m) {
 template <class V>
 void describe(V& v, TouchedReply& m) {
   v("mounted_at", m.mounted_at), v("devices", m.devices);
+}
+template <class V>
+void describe(V& v, GcReply& m) {
+  v("usage", m.usage), v("quota", m.quota), v("objects", m.objects), v("freed", m.freed);
 }
 template <class V>
 void describe(V& v, PrefetchReply& m) {
@@ -353,6 +361,7 @@ HYDRANT_REPLY(ListReply);
 HYDRANT_REPLY(StatMountReply);
 HYDRANT_REPLY(IngestBeginReply);
 HYDRANT_REPLY(TouchedReply);
+HYDRANT_REPLY(GcReply);
 HYDRANT_REPLY(PrefetchReply);
 HYDRANT_REPLY(PrepareReply);
 HYDRANT_REPLY(StatImageReply);

@@ -93,6 +93,12 @@ struct TouchedRequest {
   std::string fsid = {};
 };
 
+// Makes room in the cache: as its limits say, or, with `at_most`, until so many bytes are left of what nobody uses.
+struct GcRequest {
+  static constexpr std::string_view kOp = "gc";
+  std::optional<uint64_t> at_most = {};
+};
+
 // ---- Requests of fetchd (run/fetchd.sock).
 
 // Resolves a source and makes everything a mount needs, streaming layers that have no index yet.
@@ -144,7 +150,7 @@ struct StopRequest {
 
 using HydrantdRequest =
     std::variant<MountRequest, UmountRequest, ListRequest, StatMountRequest, IngestBeginRequest, IngestEndRequest,
-                 IngestAbortRequest, EngineRequest, TouchedRequest, StatusRequest, StopRequest>;
+                 IngestAbortRequest, EngineRequest, TouchedRequest, GcRequest, StatusRequest, StopRequest>;
 using FetchdRequest =
     std::variant<PrepareRequest, LearnRequest, PrefetchRequest, StatImageRequest, StatusRequest, StopRequest>;
 
@@ -256,6 +262,14 @@ struct DeviceTouches {
 struct TouchedReply {
   int64_t mounted_at = 0;  // seconds since 1970
   std::vector<DeviceTouches> devices = {};
+};
+
+// Bytes are those that the disk has allocated.
+struct GcReply {
+  uint64_t usage = 0;    // of the cache, now
+  uint64_t quota = 0;    // 0: none
+  uint64_t objects = 0;  // deleted
+  uint64_t freed = 0;
 };
 
 // Of a prefetch list: as it is now kept, or what of it is on its way.

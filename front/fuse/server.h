@@ -70,7 +70,10 @@ class BlobFs::Server : public std::enable_shared_from_this<BlobFs::Server> {
   void supplied(uint64_t unique, int status);
   void fail(const PendingRead& read);
   // Answers with bytes of the backing file; they must be present. `scratch` holds at least the range.
-  bool answer_read(uint64_t unique, const Blob& blob, ByteRange range, MutableBytes scratch);
+  // Nothing is answered when the bytes have gone since they were found present.
+  enum class Outcome { kGiven, kFailed, kGone };
+  Outcome answer_read(uint64_t unique, const Blob& blob, ByteRange range, MutableBytes scratch);
+  void count_answer(Outcome outcome, std::atomic<uint64_t>& when_given);
 
   void reply(uint64_t unique, int error, Bytes payload = {});
   template <class T>

@@ -27,25 +27,33 @@ void BlobFs::Server::read(const fuse_in_header& header, Bytes body, MutableBytes
   if (blob->touches && !wanted.empty()) blob->touches->note(wanted);
   if (!wanted.empty() && !blob->cookie->present(wanted)) return miss(header.unique, *blob, range, wanted);
   if (ByteRange ahead = blob->read_ahead.next(range, blob->size); !ahead.empty()) blob->cookie->read_ahead(ahead);
-  count(answer_read(header.unique, *blob, range, scratch) ? counters_.hits : counters_.errors);
+  auto outcome = answer_read(header.unique, *blob, range, scratch);
+  if (outcome == Outcome::kGone) return miss(header.unique, *blob, range, wanted);
+  count_answer(outcome, counters_.hits);
 }
 
-bool BlobFs::Server::answer_read(uint64_t unique, const Blob& blob, ByteRange range, MutableBytes scratch) {
+void BlobFs::Server::count_answer(Outcome outcome, std::atomic<uint64_t>& when_given) {
+  count(outcome == Outcome::kGiven ? when_given : counters_.errors);
+}
+
+BlobFs::Server::Outcome BlobFs::Server::answer_read(uint64_t unique, const Blob& blob, ByteRange range,
+                                                    MutableBytes scratch) {
   ByteRange data = intersect(range, {0, blob.size});
   if (!data.empty()) {
     int64_t n = blob.cookie->read(scratch.first(data.size()), data.begin);
+    if (n == -ESTALE) return Outcome::kGone;
     // A short read would leave old bytes of the buffer in the reader's page.
     if (n != static_cast<int64_t>(data.size())) {
       log::error("backing-read-failed", {{"offset", data.begin}, {"bytes", data.size()}, {"result", n}});
       reply(unique, -EIO);
-      return false;
+      return Outcome::kFailed;
     }
   }
   size_t filled = data.empty() ? 0 : data.size();
   std::memset(scratch.data() + filled, 0, range.size() - filled);
   counters_.bytes.fetch_add(range.size(), std::memory_order_relaxed);
   reply(unique, 0, scratch.first(range.size()));
-  return true;
+  return Outcome::kGiven;
 }
 
 void BlobFs::Server::miss(uint64_t unique, Blob& blob, ByteRange range, ByteRange wanted) {
@@ -79,9 +87,10 @@ void BlobFs::Server::supplied(uint64_t unique, int status) {
     return fail(*read);
   }
   auto buffer = take_buffer();
-  bool answered = answer_read(unique, *read->blob, read->range, MutableBytes(buffer.get(), kMaxRead));
-  count(answered ? counters_.misses : counters_.errors);
+  auto outcome = answer_read(unique, *read->blob, read->range, MutableBytes(buffer.get(), kMaxRead));
   give_back(std::move(buffer));
+  if (outcome != Outcome::kGone) return count_answer(outcome, counters_.misses);
+  miss(unique, *read->blob, read->range, intersect(read->range, {0, read->blob->size}));
 }
 
 // Of a read that has waited.
