@@ -155,9 +155,9 @@ class Cookie {
   // Reads bytes of a range that ensure() or present() vouched for. Byte count (short only at the end of the backing
   // file) or -errno; -ESTALE: the data has gone meanwhile, ask for it again. No lock, no allocation.
   virtual int64_t read(MutableBytes out, uint64_t offset) = 0;
-  // Gives back about `bytes` of what nobody has read or written since this was asked before, with readers and writers at
-  // work: what is gone is asked for anew. A user daemon may take what it wrote a moment ago for present, so some seconds
-  // lie between two calls. Bytes given back; 0 after keep().
+  // Gives back about `bytes` of what nobody has read or written since this was asked before, with readers and writers
+  // at work: what is gone is asked for anew. A user daemon may take what it wrote a moment ago for present, so some
+  // seconds lie between two calls. Bytes given back; 0 after keep().
   virtual uint64_t discard(uint64_t bytes) { return (void)bytes, 0; }
   // From now on nothing is discarded: somebody may read the backing file by himself. A discard under way is over when
   // this returns.
