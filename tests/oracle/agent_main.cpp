@@ -26,7 +26,7 @@ namespace hydrant::oracle {
 namespace {
 
 constexpr const char* kRoot = "/c/root";
-constexpr int kScriptSeconds = 40;
+constexpr int kScriptSeconds = 120;
 
 void prepare() {
   ::mkdir("/proc", 0755);

@@ -16,9 +16,11 @@ class Script:
         self.opens, self.reads, self.handles, self.closes = 0, 0, 0, 0  # messages that a script expects to have read
         self.waiting = 0  # messages that may be there to read
         self.mounts, self.readers, self.count = {}, [], 0
+        self.closed = False  # some handle
         self.asked = {}  # blocks of each file that a read may still wait for: the page cache keeps others from them
 
     def say(self, *words):
+        self.closed |= words[0] == "closefd"
         self.steps.append(" ".join(str(word) for word in words))
 
     def name(self, prefix):
@@ -114,8 +116,8 @@ class Script:
             self.read()
             self.reads += 1
             base = 0 if "." in target else PAGE
-            # With other reads about, the message may have been theirs.
-            if self.answer(base + first * PAGE, blocks) and not any(self.asked.values()):
+            # With other reads about, the message may have been theirs; with a handle closed, there may have been none.
+            if self.answer(base + first * PAGE, blocks) and not any(self.asked.values()) and not self.closed:
                 return
         self.asked[target].update(range(first, first + blocks))
 

@@ -4,13 +4,13 @@
 #include <sys/types.h>
 
 #include <map>
-#include <set>
 
 #include "tests/oracle/machine.h"
 
 namespace hydrant::oracle {
 
-// Returns when nothing in the guest has anything to do.
+// Returns when nothing in the guest has anything to do. It has one processor, a disk in memory and expedited grace
+// periods, so what is going on is always runnable.
 void settle_kernel();
 
 class KernelMachine final : public Machine {
@@ -54,7 +54,6 @@ class KernelMachine final : public Machine {
   int channels_[2] = {-1, -1};
   std::vector<int> handles_;
   std::map<std::string, pid_t> consumers_;
-  std::set<std::string> in_domain_;            // mounts and umounts
   std::map<std::string, std::string> images_;  // mount point name to fsid
 };
 
