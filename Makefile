@@ -4,6 +4,8 @@
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
+STRESS ?= 100000
+STRESS_TESTS ?= Stress.S10_*:Stress.S12_*:Stress.S20_*:Stress.S29_*
 SOAK_ROUNDS ?= 20
 SOAK_KILLS ?= 2000
 PREFIX ?= /usr/local
@@ -15,7 +17,7 @@ CONFIGURE = cmake --preset release --log-level=WARNING $(if $(wildcard build/CMa
 BUILD = cmake --build build -j $(JOBS)
 CTEST = ctest --output-on-failure --no-tests=error
 
-.PHONY: all demo test lint fuzz oracle soak bench install asan tsan clean
+.PHONY: all demo test lint fuzz oracle stress soak bench install asan tsan clean
 .NOTPARALLEL:
 
 all:
@@ -54,6 +56,15 @@ oracle:
 	@$(BUILD) --target oracle_engine oracle_agent hydrant-fetchd
 	@tests/oracle/oracle.py run --engine build/bin/oracle_engine --agent build/bin/oracle_agent
 	@tests/oracle/device.py --fetchd build/bin/hydrant-fetchd
+
+# Races of the engine under each sanitizer, STRESS iterations of each of STRESS_TESTS (a filter of gtest's: "Stress.*" are
+# all there are, "ModelTest.*" compares with a model). On a disk in memory, for each iteration of some makes a cache.
+stress:
+	@$(PACKAGES) build test
+	@for kind in tsan asan; do \
+	  cmake --preset $$kind --log-level=WARNING > /dev/null && cmake --build build-$$kind -j $(JOBS) --target cachefiles_test && \
+	  TMPDIR=/dev/shm HYDRANT_STRESS=$(STRESS) build-$$kind/bin/cachefiles_test --gtest_filter='$(STRESS_TESTS)' || exit 1; \
+	done
 
 # The fault tests (daemons killed in the middle of reads) SOAK_ROUNDS times, until one fails; then SOAK_KILLS kills at random
 # moments under 32 readers, at most 55 minutes of them, and a table of what the readers saw.

@@ -4,6 +4,7 @@
 #include <set>
 #include <thread>
 
+#include "base/log.h"
 #include "cachefiles/harness.h"
 
 namespace hydrant::cachefiles::test {
@@ -14,7 +15,13 @@ int iterations(int cheap) {
   return text ? std::atoi(text) : cheap;
 }
 
-class Stress : public EngineTest {};
+class Stress : public EngineTest {
+ protected:
+  void SetUp() override {
+    if (std::getenv("HYDRANT_STRESS")) log::set_level(log::Level::kError);
+    EngineTest::SetUp();
+  }
+};
 
 TEST_F(Stress, S12_AnAnswerAndACancelCompleteOnce) {
   BO();
