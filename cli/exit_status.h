@@ -24,6 +24,7 @@ enum class ExitStatus {
   kNotRoot = 14,       // needs root
   kNoDaemon = 15,      // no daemon runs, and none could be started
   kNotServable = 16,   // cachefiles-exec: a program that no library reaches
+  kUnhealthy = 17,     // doctor: something is wrong
   kInterrupted = 130,  // Ctrl-C
 };
 

@@ -39,6 +39,7 @@ struct CommandLine {
   EngineOptions engine;
   PrefetchOptions prefetch = {};
   GcOptions gc = {};
+  DoctorOptions doctor;
   StopOptions stop;
   ExecOptions exec;
   std::string stat_dir;
@@ -167,6 +168,11 @@ struct CommandLine {
     sub->add_flag_callback(
            "--all", [this] { gc.at_most = 0; }, "Delete all that no mount uses")
         ->excludes(at_most);
+    add_json(sub);
+
+    sub = add_verb("doctor", "Look for what is wrong, and say the way out",
+                   [this] { return run_doctor(common, doctor); });
+    sub->add_flag("--repair", doctor.repair, "Start daemons that do not run; mount anew what their death left dead");
     add_json(sub);
 
     sub = add_verb("stop", "Unmount everything and end the daemons", [this] { return run_stop(common, stop); });

@@ -96,6 +96,32 @@ void render_engine(bool json, const proto::EngineReply& engine) {
   print("trace " + engine.trace);
 }
 
+void render_doctor(bool json, const std::vector<Check>& checks, const std::vector<ProcessRights>& processes) {
+  if (!json) {
+    for (const auto& check : checks) {
+      print(fmt::format("{:<5}{}: {}", check.good ? "good" : "BAD", check.name, check.what));
+      if (!check.good) print("     way out: " + check.way_out);
+    }
+    for (const auto& process : processes)
+      print(fmt::format("     {} ({}) runs as {}, capabilities {}, seccomp {}, {} gain privileges", process.name,
+                        process.pid, process.user, process.capabilities, process.seccomp ? "on" : "off",
+                        process.no_new_privileges ? "cannot" : "may"));
+    return;
+  }
+  Json out = {{"checks", Json::array()}, {"processes", Json::array()}};
+  for (const auto& check : checks)
+    out["checks"].push_back(
+        {{"name", check.name}, {"good", check.good}, {"what", check.what}, {"way_out", check.way_out}});
+  for (const auto& process : processes)
+    out["processes"].push_back({{"name", process.name},
+                                {"pid", process.pid},
+                                {"user", process.user},
+                                {"capabilities", process.capabilities},
+                                {"seccomp", process.seccomp},
+                                {"no_new_privileges", process.no_new_privileges}});
+  print_json(out);
+}
+
 void render_gc(bool json, const proto::GcReply& reply) {
   if (json) return print_json(as_json(reply));
   print(fmt::format("{} freed, {} objects deleted; the cache takes {}{}", human_size(reply.freed), reply.objects,

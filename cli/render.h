@@ -2,6 +2,8 @@
 #pragma once
 
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "proto/admin.h"
@@ -24,6 +26,24 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
 
 // What a prefetch list, or paths, come to.
 void render_prefetch(bool json, const std::string& what, const proto::PrefetchReply& reply);
+
+// One thing that was looked at.
+struct Check {
+  std::string name;  // daemon.hydrantd, mount./mnt/app
+  bool good = true;
+  std::string what;
+  std::string way_out = {};  // where it is not
+};
+// What a process of ours may do, from /proc.
+struct ProcessRights {
+  std::string name;
+  int64_t pid = 0;
+  std::string user;
+  std::string capabilities;  // effective ones: "all", "none", or their names with commas
+  bool no_new_privileges = false;
+  bool seccomp = false;
+};
+void render_doctor(bool json, const std::vector<Check>& checks, const std::vector<ProcessRights>& processes);
 
 void render_gc(bool json, const proto::GcReply& reply);
 

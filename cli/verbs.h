@@ -63,6 +63,10 @@ struct GcOptions {
   std::optional<uint64_t> at_most = {};  // bytes
 };
 
+struct DoctorOptions {
+  bool repair = false;
+};
+
 struct EngineOptions {
   std::optional<std::string> trace = {};
   uint64_t cookies = 1000;
@@ -88,6 +92,9 @@ Outcome run_record(const CommonOptions& common, const PrefetchOptions& options);
 Outcome run_prefetch(const CommonOptions& common, const PrefetchOptions& options);
 // Makes room in the cache, and tells how much is used.
 Outcome run_gc(const CommonOptions& common, const GcOptions& options);
+// Looks at the machine, the daemons, the cache and the mounts, and tells what is wrong and the way out. With `repair`,
+// starts daemons that do not run and makes dead mounts anew.
+Outcome run_doctor(const CommonOptions& common, const DoctorOptions& options);
 Outcome run_stop(const CommonOptions& common, const StopOptions& options);
 Outcome run_engine(const CommonOptions& common, const EngineOptions& options);
 Outcome run_version(const CommonOptions& common);

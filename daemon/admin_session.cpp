@@ -52,6 +52,11 @@ std::string AdminSession::handle(const proto::UmountRequest& request, LineTalk&)
   return line(scope_.mounts.umount(request.dir, request.lazy));
 }
 
+std::string AdminSession::handle(const proto::RepairRequest& request, LineTalk& talk) {
+  auto report = [&talk](const proto::Progress& progress) { talk.send(proto::encode_progress(progress)); };
+  return line(scope_.mounts.repair(request.dir, talk.stop_token(), report));
+}
+
 std::string AdminSession::handle(const proto::ListRequest&, LineTalk&) {
   return proto::encode_reply(scope_.mounts.list());
 }

@@ -36,6 +36,7 @@ class AdminSession final : public LineSession {
  private:
   std::string handle(const proto::MountRequest& request, LineTalk& talk);
   std::string handle(const proto::UmountRequest& request, LineTalk& talk);
+  std::string handle(const proto::RepairRequest& request, LineTalk& talk);
   std::string handle(const proto::ListRequest& request, LineTalk& talk);
   std::string handle(const proto::StatMountRequest& request, LineTalk& talk);
   std::string handle(const proto::IngestBeginRequest& request, LineTalk& talk);

@@ -39,6 +39,8 @@ class Mounts {
   // All or nothing: a failure leaves neither mount nor record. Errors as proto::MountRequest says.
   Result<proto::MountReply> mount(const proto::MountRequest& request, std::stop_token stop, const Report& report);
   Result<> umount(const std::string& dir, bool lazy);
+  // Of a dead mount: takes it down, lazily, and makes it anew. As proto::RepairRequest says.
+  Result<proto::MountReply> repair(const std::string& dir, std::stop_token stop, const Report& report);
   proto::ListReply list();
   Result<proto::StatMountReply> stat(const std::string& dir);
   // Of the mount of `fsid` that was made last. kNotFound.

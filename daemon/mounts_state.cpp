@@ -126,6 +126,23 @@ Result<> Mounts::umount(const std::string& asked, bool lazy) {
   return {};
 }
 
+Result<proto::MountReply> Mounts::repair(const std::string& asked, std::stop_token stop, const Report& report) {
+  drop_vanished();
+  HYDRANT_TRY(std::string dir, resolve(asked));
+  proto::MountRequest request;
+  {
+    std::lock_guard lock(mutex_);
+    auto at = mounts_.find(dir);
+    if (at == mounts_.end()) return fail(Code::kNotFound, asked + std::string(kNotOurs));
+    if (!at->second->dead) return fail(Code::kInvalid, dir + " is alive: there is nothing to repair");
+    request = at->second->record.request;
+  }
+  HYDRANT_TRY_VOID(umount(dir, true));
+  auto mounted = mount(request, stop, report);
+  if (!mounted) return fail(std::move(mounted.error()).in(dir + " is taken down, and could not be mounted again"));
+  return mounted;
+}
+
 void Mounts::close() {
   {
     std::lock_guard lock(mutex_);

@@ -19,6 +19,10 @@ void describe(V& v, UmountRequest& m) {
   v("dir", m.dir), v("lazy", m.lazy);
 }
 template <class V>
+void describe(V& v, RepairRequest& m) {
+  v("dir", m.dir);
+}
+template <class V>
 void describe(V&, ListRequest&) {}
 template <class V>
 void describe(V& v, StatMountRequest& m) {

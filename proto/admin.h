@@ -48,6 +48,13 @@ struct UmountRequest {
   bool lazy = false;
 };
 
+// Takes a mount of a dead hydrantd down and mounts the same again, as its record says. Errors: kNotFound, kInvalid (it
+// is alive), and those of mount, after which nothing is mounted there.
+struct RepairRequest {
+  static constexpr std::string_view kOp = "repair";
+  std::string dir = {};
+};
+
 struct ListRequest {
   static constexpr std::string_view kOp = "list";
 };
@@ -149,7 +156,7 @@ struct StopRequest {
 };
 
 using HydrantdRequest =
-    std::variant<MountRequest, UmountRequest, ListRequest, StatMountRequest, IngestBeginRequest, IngestEndRequest,
+    std::variant<MountRequest, UmountRequest, RepairRequest, ListRequest, StatMountRequest, IngestBeginRequest, IngestEndRequest,
                  IngestAbortRequest, EngineRequest, TouchedRequest, GcRequest, StatusRequest, StopRequest>;
 using FetchdRequest =
     std::variant<PrepareRequest, LearnRequest, PrefetchRequest, StatImageRequest, StatusRequest, StopRequest>;

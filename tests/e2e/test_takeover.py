@@ -78,6 +78,25 @@ class Takeover(Case):
         directory = self.hydrant.mount(f"file://{source}")
         self.assertEqual((directory / "oracle.bin").read_bytes()[4096 * 5000:4096 * 5001], oracle.page(5000))
 
+    def test_the_doctor_finds_what_died_and_mounts_it_anew(self):
+        source = self.hydrant.base / "oracle.bin"
+        oracle.write(source, 256)
+        directory = self.hydrant.mount(f"file://{source}")
+        healthy = self.hydrant.ok("doctor", "--json")
+        self.assertEqual({each["name"] for each in healthy["processes"]}, {HYDRANTD, FETCHD, KEEPER})
+        self.assertTrue(all(check["good"] for check in healthy["checks"]), healthy)
+        pids = self.kill(KEEPER, HYDRANTD, FETCHD)
+        wait_until(lambda: not set(pids.values()) & set(self.hydrant.daemons().values()), what="they are gone")
+        ill = self.hydrant.run("doctor")
+        self.assertEqual(ill.returncode, 17, ill)
+        self.assertIn("hydrantd: does not answer", ill.stdout)
+        self.assertIn("hydrant doctor --repair", ill.stdout)
+        repaired = self.hydrant.run("doctor", "--repair", "--json")
+        self.assertEqual(repaired.returncode, 0, f"{repaired.stdout}\n{self.hydrant.logs()}")
+        self.assertIn("mounted anew", repaired.stdout)
+        self.assertEqual((directory / "oracle.bin").read_bytes()[4096 * 200:4096 * 201], oracle.page(200))
+        self.assertEqual(self.hydrant.run("doctor").returncode, 0)
+
     def test_what_was_not_in_use_any_more_is_not_brought_back(self):
         """A mount that somebody took down while no hydrantd lived."""
         source = self.hydrant.base / "oracle.bin"
