@@ -155,9 +155,9 @@ struct StopRequest {
   static constexpr std::string_view kOp = "stop";
 };
 
-using HydrantdRequest =
-    std::variant<MountRequest, UmountRequest, RepairRequest, ListRequest, StatMountRequest, IngestBeginRequest, IngestEndRequest,
-                 IngestAbortRequest, EngineRequest, TouchedRequest, GcRequest, StatusRequest, StopRequest>;
+using HydrantdRequest = std::variant<MountRequest, UmountRequest, RepairRequest, ListRequest, StatMountRequest,
+                                     IngestBeginRequest, IngestEndRequest, IngestAbortRequest, EngineRequest,
+                                     TouchedRequest, GcRequest, StatusRequest, StopRequest>;
 using FetchdRequest =
     std::variant<PrepareRequest, LearnRequest, PrefetchRequest, StatImageRequest, StatusRequest, StopRequest>;
 
