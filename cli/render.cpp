@@ -138,10 +138,14 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
   }
   print(fmt::format("{}: {}, {}", stat.dir, stat.source, stat.state));
   if (image && image->form == "file") print(fmt::format("  file     {}", human_size(image->unpacked_bytes)));
-  if (image && image->form != "file") {
+  if (image && image->form == "tar")
+    print(fmt::format("  tarball  {} files, {} stored, {} unpacked", image->files, human_size(image->compressed_bytes),
+                      human_size(image->unpacked_bytes)));
+  if (image && image->form == "image")
     print(fmt::format("  image    {} ({}), {} layers, {} files, {} stored, {} unpacked", image->manifest,
                       image->platform, image->layers.size(), image->files, human_size(image->compressed_bytes),
                       human_size(image->unpacked_bytes)));
+  if (image) {
     for (const auto& layer : image->layers) {
       if (!layer.lazy) print(fmt::format("  not lazy {}: {}", layer.digest, layer.why));
       if (!layer.pushed.empty())

@@ -17,7 +17,15 @@ struct sqlite3;
 
 namespace hydrant::fetch {
 
-enum class ObjectKind : int { kMetadata = 1, kLayer = 2, kFile = 3, kTocLayer = 4, kPushedLayer = 5, kLateLayer = 6 };
+enum class ObjectKind : int {
+  kMetadata = 1,
+  kLayer = 2,
+  kFile = 3,
+  kTocLayer = 4,
+  kPushedLayer = 5,
+  kLateLayer = 6,
+  kTarball = 7
+};
 
 struct ObjectRow {
   std::string id;  // cookie key
@@ -26,7 +34,7 @@ struct ObjectRow {
   std::string source;              // canonical SourceReference; may hold a URL's secrets
   std::optional<bool> plain_http;  // as prepare was asked
   Digest layer;                    // of layers: of the stored blob; of kLayer it also names the index file
-  uint64_t stored_size = 0;        // of layers and kFile
+  uint64_t stored_size = 0;        // of layers, kFile and kTarball
 };
 
 struct ImageRow {

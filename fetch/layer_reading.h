@@ -37,8 +37,10 @@ struct LayerReading {
   Digest diff_id;
   std::optional<image::TocReference> toc;  // when it is read by its table
   std::optional<PushedIndex> pushed{};     // when it is read by such an index
+  bool tarball = false;                    // no layer, but a version of a remote file; `layer` is its device's key
 
   std::string device() const {
+    if (tarball) return layer.hex();
     if (pushed) return pushed_device_id(layer, pushed->digest);
     return toc ? toc_device_id(layer, toc->digest) : proto::device_object_id(image::kLayoutVersion, diff_id.text());
   }

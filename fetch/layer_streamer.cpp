@@ -20,7 +20,7 @@ constexpr auto kWritePatience = std::chrono::seconds(5);
 // What one asker learns from the stream then holds for the other: the same claims about the layer, from the same place.
 bool alike(const LayerWanted& a, const LayerWanted& b) {
   return a.digest == b.digest && a.diff_id == b.diff_id && a.size == b.size && a.plain_http == b.plain_http &&
-         a.toc == b.toc && store_name(a.source) == store_name(b.source);
+         a.toc == b.toc && a.tarball == b.tarball && store_name(a.source) == store_name(b.source);
 }
 
 // Nobody waits for a layer longer than at 64 KiB/s; a stalled transfer ends much earlier, by the source's own limits.
@@ -133,7 +133,7 @@ Result<> LayerStreamer::run(Job& job) {
   const LayerWanted& wanted = job.wanted;
   std::stop_token stop = job.stop.get_token();
   if (stop.stop_requested()) return fail(Code::kCancelled, "nobody waits for the layer");
-  const std::string place = "layer " + wanted.digest.text();
+  const std::string place = wanted.tarball ? "the tarball" : "layer " + wanted.digest.text();
   if (wanted.toc) {
     auto indexed = index_by_toc(job);
     if (!indexed) return fail(std::move(indexed).error().in(place));
@@ -141,9 +141,11 @@ Result<> LayerStreamer::run(Job& job) {
   }
 
   // With an index the device's size is known, what the cache has of it is kept, and perhaps nothing need be fetched.
-  auto index = origins_.index(wanted.digest, wanted.size);
-  const bool indexed = index && (*index)->ident().diff_id == wanted.diff_id;
+  auto index =
+      wanted.tarball ? origins_.tarball_index(wanted.digest, wanted.size) : origins_.index(wanted.digest, wanted.size);
+  const bool indexed = index && (wanted.tarball || (*index)->ident().diff_id == wanted.diff_id);
   auto open = [&]() -> Result<std::shared_ptr<source::Blob>> {
+    if (wanted.tarball) return origins_.open_tarball(wanted.source, wanted.digest, Deadline::after(kOpenDeadline));
     HYDRANT_TRY(auto store, origins_.store(wanted.source, wanted.plain_http));
     return store->blob(wanted.digest, wanted.size, Deadline::after(kOpenDeadline));
   };
@@ -157,7 +159,8 @@ Result<> LayerStreamer::run(Job& job) {
   std::shared_ptr<ObjectHandle> handle;  // shared with objects_, which reads its CLOSE
   bool in_cache = false;                 // complete, or being read through a mount
   if (wanted.ingest) {
-    const std::string id = proto::device_object_id(image::kLayoutVersion, wanted.diff_id.text());
+    const std::string id =
+        wanted.tarball ? wanted.digest.hex() : proto::device_object_id(image::kLayoutVersion, wanted.diff_id.text());
     if (auto expected = objects_.expect_ingest(id, indexed ? (*index)->ident().device_size : proto::kNominalSize)) {
       opened = *std::move(expected);
       auto begun = begin_ingest_(id, Deadline::after(kIngestDeadline));
@@ -181,7 +184,7 @@ Result<> LayerStreamer::run(Job& job) {
   if (handle)
     sink = [&](uint64_t offset, Bytes bytes) { return write_all(*handle, bytes, offset, stop, kWritePatience); };
   image::LayerExpectation expected;
-  expected.digest = wanted.digest;
+  if (!wanted.tarball) expected.digest = wanted.digest;
   expected.size = wanted.size;
   expected.diff_id = wanted.diff_id;
   expected.media_type = wanted.media_type;

@@ -30,6 +30,7 @@ struct LayerWanted {
   std::string media_type;
   bool ingest = true;                      // fill the device too
   std::optional<image::TocReference> toc;  // tried first
+  bool tarball = false;                    // a remote file: `digest` is its device's key, and nobody knows its digests
 };
 
 // Thread-safe.

@@ -86,6 +86,26 @@ class LayerOrigin final : public LazyOrigin {
   const ObjectRow row_;
 };
 
+// A remote tarball, read by its index.
+class TarballOrigin final : public LazyOrigin {
+ public:
+  TarballOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
+  std::string place() const override { return place_of(row_.source); }
+  Result<std::shared_ptr<const image::Layout>> layout() override {
+    HYDRANT_TRY(auto index, origins_.index(row_));
+    return image::make_layout(std::move(index));
+  }
+
+ private:
+  Result<std::shared_ptr<source::Blob>> open(Deadline deadline) override {
+    HYDRANT_TRY(auto reference, proto::SourceReference::parse(row_.source));
+    HYDRANT_TRY(auto device, Digest::parse(row_.id));
+    return origins_.open_tarball(reference, device, deadline);
+  }
+  Origins& origins_;
+  const ObjectRow row_;
+};
+
 // A single remote object. Nothing proves its content but the origin's own validators.
 class FileOrigin final : public LazyOrigin {
  public:
@@ -115,8 +135,20 @@ std::string file_object_id(const proto::SourceReference& source, const source::B
                                                             "\n" + blob.version().validator);
 }
 
+Digest tarball_id(const proto::SourceReference& source, const source::Blob& blob) {
+  return sha256(as_bytes("tarball\n" + file_object_id(source, blob)));
+}
+
+Result<std::shared_ptr<source::Blob>> Origins::open_tarball(const proto::SourceReference& reference,
+                                                            const Digest& device, Deadline deadline) const {
+  HYDRANT_TRY(auto blob, open_blob(reference, deadline));
+  if (tarball_id(reference, *blob) == device) return blob;
+  return fail(Code::kGone, reference.display() + " has changed since it was mounted; mount it again");
+}
+
 std::string store_name(const proto::SourceReference& reference) {
   if (reference.kind == proto::SourceKind::kOciDir) return "oci:" + reference.path;
+  if (!reference.names_image()) return reference.text();
   return reference.image.registry + "/" + reference.image.repository;
 }
 
@@ -158,11 +190,20 @@ Result<std::shared_ptr<const image::LayerIndex>> Origins::pushed_index(const std
   return load(name, layer, stored_size);
 }
 
+// Nothing but the origin's validator binds it; that is in the name.
+Result<std::shared_ptr<const image::LayerIndex>> Origins::tarball_index(const Digest& device, uint64_t stored_size) {
+  return load(device, {}, stored_size);
+}
+
 Result<std::shared_ptr<const image::LayerIndex>> Origins::index(const ObjectRow& object) {
   switch (object.kind) {
     case ObjectKind::kTocLayer: return toc_index(object.id, object.layer, object.stored_size);
     case ObjectKind::kPushedLayer:
     case ObjectKind::kLateLayer: return pushed_index(object.id, object.layer, object.stored_size);
+    case ObjectKind::kTarball: {
+      HYDRANT_TRY(auto device, Digest::parse(object.id));
+      return tarball_index(device, object.stored_size);
+    }
     default: return index(object.layer, object.stored_size);
   }
 }
@@ -205,6 +246,7 @@ std::shared_ptr<Origin> Origins::origin(const ObjectRow& object) {
     case ObjectKind::kPushedLayer:
     case ObjectKind::kLateLayer:
     case ObjectKind::kLayer: return std::make_shared<LayerOrigin>(*this, object);
+    case ObjectKind::kTarball: return std::make_shared<TarballOrigin>(*this, object);
     case ObjectKind::kFile: break;
   }
   return std::make_shared<FileOrigin>(*this, object);

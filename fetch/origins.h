@@ -45,7 +45,10 @@ class Origins {
   Result<std::shared_ptr<const image::LayerIndex>> pushed_index(const std::string& device, const Digest& layer,
                                                                 uint64_t stored_size);
 
-  // The one of the three that a layer's device is read by.
+  // Of a remote tarball.
+  Result<std::shared_ptr<const image::LayerIndex>> tarball_index(const Digest& device, uint64_t stored_size);
+
+  // The one of the four that a device is read by.
   Result<std::shared_ptr<const image::LayerIndex>> index(const ObjectRow& object);
 
   // The device was found to be described wrongly: its origin supplies nothing from now on, and its index is dropped.
@@ -55,6 +58,10 @@ class Origins {
 
   // Nothing is opened until the origin is asked. Must not outlive this.
   std::shared_ptr<Origin> origin(const ObjectRow& object);
+
+  // kGone when the object is another version than the one that the tarball's device was named by.
+  Result<std::shared_ptr<source::Blob>> open_tarball(const proto::SourceReference& reference, const Digest& device,
+                                                     Deadline deadline) const;
 
   Result<std::shared_ptr<source::Blob>> open_blob(const proto::SourceReference& reference, Deadline deadline) const {
     return open_blob_(reference, deadline);
@@ -76,6 +83,9 @@ class Origins {
 
 // The cookie key of a single file's device: another one for each version of it.
 std::string file_object_id(const proto::SourceReference& source, const source::Blob& blob);
+
+// The same of a tarball whose tree is mounted.
+Digest tarball_id(const proto::SourceReference& source, const source::Blob& blob);
 
 // The text that names a reference's store, whatever image of it is meant.
 std::string store_name(const proto::SourceReference& reference);

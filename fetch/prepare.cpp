@@ -58,7 +58,9 @@ std::string key_of(const std::vector<LayerReading>& readings, const PreparerOpti
   if (options.fill_holes) text += "holes filled\n";
   for (const LayerReading& layer : readings) {
     text += layer.layer.hex() + " ";
-    if (layer.pushed)
+    if (layer.tarball)
+      text += "tarball";
+    else if (layer.pushed)
       text += "pushed " + layer.pushed->digest.hex();
     else
       text += layer.toc ? "toc " + layer.toc->digest.hex() : layer.diff_id.hex();
@@ -75,6 +77,7 @@ std::string voucher(const LayerReading& reading) {
 }
 
 ObjectKind kind_of(const LayerReading& reading) {
+  if (reading.tarball) return ObjectKind::kTarball;
   if (reading.pushed) return reading.pushed->late ? ObjectKind::kLateLayer : ObjectKind::kPushedLayer;
   return reading.toc ? ObjectKind::kTocLayer : ObjectKind::kLayer;
 }
@@ -92,11 +95,12 @@ Result<> check_push(const proto::SourceReference& source, const proto::PrepareRe
 Result<proto::SourceReference> parse_source(const proto::PrepareRequest& request) {
   HYDRANT_TRY(auto reference, proto::SourceReference::parse(request.source));
   const char* form = reference.names_image() ? "image" : "file";
-  const bool erofs_file = request.as == "erofs" && !reference.names_image();
-  if (!request.as.empty() && request.as != "auto" && request.as != form && !erofs_file)
-    return fail(Code::kUnsupported,
-                reference.display() + " cannot be mounted as \"" + request.as +
-                    "\": registries and oci: directories hold images, URLs and file:/// name files or EROFS images");
+  const bool tree_of_file = (request.as == "erofs" || request.as == "tar") && !reference.names_image();
+  if (!request.as.empty() && request.as != "auto" && request.as != form && !tree_of_file)
+    return fail(
+        Code::kUnsupported,
+        reference.display() + " cannot be mounted as \"" + request.as +
+            "\": registries and oci: directories hold images, URLs and file:/// name files, EROFS images or tarballs");
   if (!reference.names_image() && request.index_only)
     return fail(Code::kInvalid, reference.display() + ": a file needs no index; mount it");
   if (reference.kind == proto::SourceKind::kOciDir && !reference.path.starts_with('/'))
@@ -126,6 +130,7 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   if (!image.source.names_image()) {
     events.progress({.phase = "resolve"});
     if (request.as == "erofs") return prepare_erofs(image.source, request.plain_http, catalogue_, origins_);
+    if (request.as == "tar") return prepare_tarball(std::move(image), request, events, stop);
     return prepare_file(image.source, request.plain_http, paths_, catalogue_, origins_);
   }
   std::optional<proto::Platform> platform;
@@ -165,9 +170,41 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   for (const auto& layer : layers) reply.image.compressed_bytes += layer.size;
 
   if (!request.index_only) find_pushed(image, *origin, trust, stop);
+  HYDRANT_TRY(auto finished, finish(image, request, events, stop));
+  if (request.push) {
+    PushedIndexes beside(paths_, catalogue_, origins_, *origin, store_name(image.source), image.resolved);
+    HYDRANT_TRY(auto pushed, beside.push(image.readings, request.sign_key));
+    finished.pushed = pushed.text();
+  }
+  return finished;
+}
+
+// A tarball is an image of one layer, which nothing names but its origin and its version.
+Result<proto::PrepareReply> Preparer::prepare_tarball(Image image, const proto::PrepareRequest& request,
+                                                      const PrepareEvents& events, std::stop_token stop) {
+  HYDRANT_TRY(auto blob, open_versioned(image.source, origins_));
+  if (blob->size() == 0) return fail(Code::kCorrupt, image.source.display() + ": is empty, no tarball");
+  LayerReading reading{tarball_id(image.source, *blob), blob->size(), {}, {}};
+  reading.tarball = true;
+  proto::Descriptor layer;
+  layer.digest = reading.layer;
+  layer.size = reading.size;
+  image.resolved.manifest.layers = {layer};
+  image.readings = {reading};
+  image.reply.domain_id = proto::kDomain;
+  image.reply.source = image.source.display();
+  image.reply.image.form = "tar";
+  image.reply.image.compressed_bytes = blob->size();
+  return finish(image, request, events, stop);
+}
+
+// Makes everything that is not here yet, once it is known what the image consists of.
+Result<proto::PrepareReply> Preparer::finish(Image& image, const proto::PrepareRequest& request,
+                                             const PrepareEvents& events, std::stop_token stop) {
+  const size_t layers = image.readings.size();
   HYDRANT_TRY_VOID(stream_missing(image, request, events, stop));
   image.key = key_of(image.readings, options_);
-  events.progress({.phase = "merge", .layers = layers.size()});
+  events.progress({.phase = "merge", .layers = layers});
   HYDRANT_TRY(bool reused, request.index_only ? Result<bool>(false) : reuse(image));
   if (!reused) {
     auto built = build(image, request.index_only);
@@ -175,12 +212,7 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
     if (!built) return fail(std::move(built).error().in(image.source.display()));
   }
   if (!request.index_only) HYDRANT_TRY_VOID(record(image, request));
-  if (request.push) {
-    PushedIndexes beside(paths_, catalogue_, origins_, *origin, store_name(image.source), image.resolved);
-    HYDRANT_TRY(auto pushed, beside.push(image.readings, request.sign_key));
-    reply.pushed = pushed.text();
-  }
-  return std::move(reply);
+  return std::move(image.reply);
 }
 
 // Indexes beside the image, for those of its layers that would have to be streamed without.
@@ -208,7 +240,7 @@ Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& req
     // An index that cannot be used is made again. A layer that cannot be read in the middle is streamed again, unless
     // its device is complete.
     if (exists(paths_.index(reading.layer))) {
-      auto index = origins_.index(reading.layer, reading.size);
+      auto index = own_index(reading);
       if (index &&
           (request.index_only || image::is_lazy((*index)->widest_span()) || (*index)->ident().device_size == 0)) {
         reading.toc.reset();
@@ -223,7 +255,8 @@ Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& req
                                         .diff_id = reading.diff_id,
                                         .media_type = layers[i].media_type,
                                         .ingest = !request.index_only,
-                                        .toc = reading.toc}));
+                                        .toc = reading.toc,
+                                        .tarball = reading.tarball}));
   }
 
   proto::Progress progress{.phase = request.index_only ? "index" : "stream", .layers = tickets.size()};
@@ -255,11 +288,17 @@ Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& req
   return {};
 }
 
+// The one that was made here.
+Result<std::shared_ptr<const image::LayerIndex>> Preparer::own_index(const LayerReading& reading) {
+  return reading.tarball ? origins_.tarball_index(reading.layer, reading.size)
+                         : origins_.index(reading.layer, reading.size);
+}
+
 Result<std::shared_ptr<const image::LayerIndex>> Preparer::index_of(const LayerReading& reading) {
   if (reading.toc) return origins_.toc_index(reading.device(), reading.layer, reading.size);
   HYDRANT_TRY(auto index, reading.pushed ? origins_.pushed_index(reading.device(), reading.layer, reading.size)
-                                         : origins_.index(reading.layer, reading.size));
-  if (index->ident().diff_id != reading.diff_id)
+                                         : own_index(reading));
+  if (!reading.tarball && index->ident().diff_id != reading.diff_id)
     return fail(Code::kCorrupt, "layer " + reading.layer.text() + " unpacks to " + index->ident().diff_id.text() +
                                     ", but the image's config says " + reading.diff_id.text());
   return index;
@@ -304,9 +343,9 @@ Result<> Preparer::build(Image& image, bool index_only) {
     table_pointers.push_back(&tables.back());
     devices.push_back({reading.device(), ident.device_size});
     image.device_sizes.push_back(ident.device_size);
-    reply.image.layers.push_back({.digest = layers[i].digest.text(),
+    reply.image.layers.push_back({.digest = ident.digest.text(),
                                   .size = layers[i].size,
-                                  .diff_id = reading.diff_id.text(),
+                                  .diff_id = (reading.tarball ? ident.diff_id : reading.diff_id).text(),
                                   .device = reading.device(),
                                   .device_size = ident.device_size,
                                   .lazy = image::is_lazy(index->widest_span()),

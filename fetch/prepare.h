@@ -48,6 +48,11 @@ class Preparer {
   void find_pushed(Image& image, source::ImageStore& store, Trust trust, std::stop_token stop);
   Result<> stream_missing(Image& image, const proto::PrepareRequest& request, const PrepareEvents& events,
                           std::stop_token stop);
+  Result<proto::PrepareReply> prepare_tarball(Image image, const proto::PrepareRequest& request,
+                                              const PrepareEvents& events, std::stop_token stop);
+  Result<proto::PrepareReply> finish(Image& image, const proto::PrepareRequest& request, const PrepareEvents& events,
+                                     std::stop_token stop);
+  Result<std::shared_ptr<const image::LayerIndex>> own_index(const LayerReading& reading);
   Result<std::shared_ptr<const image::LayerIndex>> index_of(const LayerReading& reading);
   Result<bool> reuse(Image& image);
   Result<> build(Image& image, bool index_only);

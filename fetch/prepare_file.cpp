@@ -29,7 +29,20 @@ Result<image::ErofsImage> write_metadata(const std::string& name, uint64_t size,
   return image::write_erofs(tree, {&device, 1}, {sha256(as_bytes(device.tag)), modified});
 }
 
-// A blob that can be served in parts of one version.
+// The blob as it is, padded to a block.
+ObjectRow whole_object(const proto::SourceReference& source, std::optional<bool> plain_http, const source::Blob& blob) {
+  ObjectRow row;
+  row.id = file_object_id(source, blob);
+  row.kind = ObjectKind::kFile;
+  row.size = round_up(blob.size(), 4096);
+  row.source = source.text();
+  row.plain_http = plain_http;
+  row.stored_size = blob.size();
+  return row;
+}
+
+}  // namespace
+
 Result<std::shared_ptr<source::Blob>> open_versioned(const proto::SourceReference& source, Origins& origins) {
   HYDRANT_TRY(auto blob, origins.open_blob(source, Deadline::after(kOpenDeadline)));
   const auto version = blob->version();
@@ -45,20 +58,6 @@ Result<std::shared_ptr<source::Blob>> open_versioned(const proto::SourceReferenc
                 source.display() + ": is " + std::to_string(blob->size()) + " bytes long; 8 TiB is the limit");
   return blob;
 }
-
-// The blob as it is, padded to a block.
-ObjectRow whole_object(const proto::SourceReference& source, std::optional<bool> plain_http, const source::Blob& blob) {
-  ObjectRow row;
-  row.id = file_object_id(source, blob);
-  row.kind = ObjectKind::kFile;
-  row.size = round_up(blob.size(), 4096);
-  row.source = source.text();
-  row.plain_http = plain_http;
-  row.stored_size = blob.size();
-  return row;
-}
-
-}  // namespace
 
 std::string file_name(const proto::SourceReference& source) {
   std::string path = source.path;

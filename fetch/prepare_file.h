@@ -22,6 +22,9 @@ Result<proto::PrepareReply> prepare_file(const proto::SourceReference& source, s
 Result<proto::PrepareReply> prepare_erofs(const proto::SourceReference& source, std::optional<bool> plain_http,
                                           Catalogue& catalogue, Origins& origins);
 
+// A remote object that can be read in parts of one version; kUnsupported as above.
+Result<std::shared_ptr<source::Blob>> open_versioned(const proto::SourceReference& source, Origins& origins);
+
 // What the file is called in its mount: the last part of the source's path, decoded and cut to what a
 // directory can hold; "file" without one.
 std::string file_name(const proto::SourceReference& source);

@@ -86,7 +86,8 @@ class PrepareTest : public testing::Test {
         [this](const proto::SourceReference&, std::optional<bool>) -> Result<std::shared_ptr<source::ImageStore>> {
           return store_;
         },
-        [](const proto::SourceReference&, Deadline) -> Result<std::shared_ptr<source::Blob>> {
+        [this](const proto::SourceReference&, Deadline) -> Result<std::shared_ptr<source::Blob>> {
+          if (remote_) return remote_;
           return fail(Code::kUnsupported, "no blobs here");
         });
     objects_ =
@@ -158,6 +159,7 @@ class PrepareTest : public testing::Test {
     return preparer_->prepare(request, events, stop);
   }
   std::string trust_;
+  std::shared_ptr<source::Blob> remote_;  // what every URL leads to
   std::shared_ptr<source::FakeStore> store_ = std::make_shared<source::FakeStore>();
   std::string root_;
   FillQueue queue_{2};

@@ -418,5 +418,52 @@ TEST_F(PrepareTest, ADamagedMetadataImageOrIndexIsMadeAgain) {
   EXPECT_EQ(layer.blob->reads().size(), 2U);
 }
 
+// An object of a server that tells its versions.
+struct RemoteFile final : source::Blob {
+  RemoteFile(Buffer content, std::string validator)
+      : fake(std::move(content)), about{.validator = std::move(validator)} {}
+  uint64_t size() const override { return fake.size(); }
+  Result<> read(const source::ReadRequest& request, const source::Sink& sink) override {
+    return fake.read(request, sink);
+  }
+  source::BlobVersion version() const override { return about; }
+  std::string describe() const override { return "remote"; }
+  source::FakeBlob fake;
+  source::BlobVersion about;
+};
+
+TEST_F(PrepareTest, ATarballIsStreamedOnceAndItsVersionsNeverMix) {
+  const Buffer tar = image::fixture::tar(image::fixture::many_files(11));
+  auto file = std::make_shared<RemoteFile>(image::fixture::gzip(tar), "one");
+  remote_ = file;
+  proto::PrepareRequest request;
+  request.source = "https://host/a.tar.gz?token=secret";
+  request.as = "tar";
+  const PrepareEvents events{[](const proto::Progress&) {}, [](const std::string&) {}};
+  auto first = preparer_->prepare(request, events, {});
+  ASSERT_TRUE(first) << first.error().what;
+  EXPECT_EQ(first->source, "https://host/a.tar.gz");
+  ASSERT_EQ(first->devices.size(), 1U);
+  EXPECT_TRUE(cache_.objects[first->devices[0]].size) << "filled on the way";
+  EXPECT_NE(first->devices[0], proto::device_object_id(image::kLayoutVersion, sha256(tar).text()));
+  start();
+  auto second = preparer_->prepare(request, events, {});
+  ASSERT_TRUE(second) << second.error().what;
+  EXPECT_EQ(second->fsid, first->fsid);
+  EXPECT_EQ(file->fake.reads().size(), 1U);
+
+  remote_ = std::make_shared<RemoteFile>(image::fixture::gzip(tar), "two");
+  auto handle = std::make_shared<FakeHandle>();
+  ASSERT_GT(objects_->open({1, 1, "erofs,hydrant", first->devices[0], handle}), 0);
+  objects_->read({1, 1, {0, 4096}});
+  ASSERT_TRUE(handle->wait_for_completions(1, Deadline::after(20s)));
+  EXPECT_EQ(handle->writes(), 0U);
+  auto other = preparer_->prepare(request, events, {});
+  ASSERT_TRUE(other) << other.error().what;
+  EXPECT_NE(other->devices[0], first->devices[0]);
+  remote_ = std::make_shared<RemoteFile>(to_buffer(as_bytes("no tar")), "three");
+  EXPECT_FALSE(preparer_->prepare(request, events, {}));
+}
+
 }  // namespace
 }  // namespace hydrant::fetch

@@ -241,7 +241,7 @@ struct LayerFacts {
 
 // What fetchd knows of an image; travels through hydrantd as opaque text (`MountRequest::image`).
 struct ImageFacts {
-  std::string form = "image";  // image | file: of a file there is no manifest, platform and layer
+  std::string form = "image";  // image | file | tar: of the others there is no manifest and no platform
   std::string manifest = {};
   std::string platform = {};
   std::vector<LayerFacts> layers = {};

@@ -205,7 +205,8 @@ class LayerBuilder::Pipeline {
   // The first error stays; it says which layer. Release here, acquire in `feed` and `complete`.
   tl::unexpected<Error> set_error(Error error) {
     auto first = error_.lock();
-    if (!*first) *first = std::move(error).in("layer " + expected_.digest.text());
+    const bool named = !expected_.digest.is_zero();
+    if (!*first) *first = named ? std::move(error).in("layer " + expected_.digest.text()) : std::move(error);
     failed_.store(true, std::memory_order_release);
     return fail(**first);
   }

@@ -1,6 +1,7 @@
 """Single files over HTTP and from disk: right bytes of one version, or an error."""
 
 import errno
+import gzip
 import hashlib
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 
 import images
+import oci
 from case import CORRUPT, NOT_FOUND, UNREACHABLE, UNSUPPORTED, USAGE, Case
 from file_server import FileServer
 from sandbox import free_port, wait_until
@@ -180,3 +182,28 @@ class Files(Case):
         directory = self.temporary()
         self.hydrant.ok("mount", f"oci:{place.name}", directory, prefix=["env", "-C", str(place.parent)])
         self.assertEqual((directory / "hello").read_text(), "hello\n")
+
+    def test_a_remote_tarball_is_mounted_as_its_tree(self):
+        tree = self.temporary() / "tree"
+        (tree / "deep/er").mkdir(parents=True)
+        (tree / "deep/er/big").write_bytes(self.data[: 3 << 20])
+        (tree / "deep/small").write_text("small\n")
+        os.symlink("deep/small", tree / "link")
+        tar = oci.tar_directory(tree)
+        packed = subprocess.run(["zstd", "-q", "-c"], input=tar, stdout=subprocess.PIPE, check=True).stdout
+        for name, data in (("a.tar", tar), ("a.tar.gz", gzip.compress(tar, 6)), ("a.tar.zst", packed)):
+            served = self.server.add("/" + name, data)
+            mounted = self.hydrant.mount(self.server.url("/" + name), "--as", "tar")
+            self.same_tree(tree, mounted)
+            told = self.hydrant.ok("stat", "--json", mounted)["image"]
+            self.assertEqual((told["form"], told["streamed_bytes"]), ("tar", len(data)))
+            self.hydrant.ok("umount", mounted)
+            sent = served.sent
+            mounted = self.hydrant.mount(self.server.url("/" + name), "--as", "tar")
+            self.same_tree(tree, mounted)
+            self.assertLess(served.sent, sent + 1000, "streamed twice")
+            self.hydrant.ok("umount", mounted)
+            # Another version is another tree.
+            served.data, served.etag = b"no tar at all" * 1000, '"2"'
+            self.fails((CORRUPT, UNSUPPORTED), [name], "mount", "--as", "tar", self.server.url("/" + name),
+                       self.temporary())
