@@ -30,12 +30,10 @@ constexpr int kKeeperRunsAlready = 3;  // its exit status: the daemons are being
 bool is_absence(const Error& error) { return error.code == Code::kNotFound || error.code == Code::kUnreachable; }
 
 Result<std::string> keeper_path() {
-  std::error_code error;
-  auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error) return fail_sys(error.value(), "/proc/self/exe");
-  auto keeper = self.parent_path() / "hydrant-keeper";
-  if (::access(keeper.c_str(), X_OK)) return fail(Code::kNotFound, "no hydrant-keeper beside " + self.string());
-  return keeper.string();
+  HYDRANT_TRY(const std::string binaries, Daemons::binaries());
+  auto keeper = binaries + "/hydrant-keeper";
+  if (::access(keeper.c_str(), X_OK)) return fail(Code::kNotFound, "no hydrant-keeper in " + binaries);
+  return keeper;
 }
 
 // In a session of its own, so that a Ctrl-C meant for the CLI does not reach it; its output goes to `log`. In the
@@ -124,6 +122,13 @@ ExitStatus refusal_status(int status) {
 }
 
 }  // namespace
+
+Result<std::string> Daemons::binaries() {
+  std::error_code error;
+  auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return fail_sys(error.value(), "/proc/self/exe");
+  return self.parent_path().string();
+}
 
 Result<AdminClient> Daemons::hydrantd() const {
   return AdminClient::connect(hydrantd_socket(), "hydrantd", Deadline::after(kConnectPatience));

@@ -20,6 +20,9 @@ struct Daemons {
   Result<AdminClient> hydrantd() const;
   Result<AdminClient> fetchd() const;
 
+  // The directory of our own executable, where the others stand beside it.
+  static Result<std::string> binaries();
+
   // Both answer, and fetchd is attached to hydrantd. Waits for neither to start.
   Result<> check_ready() const;
 

@@ -175,6 +175,9 @@ struct CommandLine {
     sub->add_flag("--repair", doctor.repair, "Start daemons that do not run; mount anew what their death left dead");
     add_json(sub);
 
+    add_json(add_verb("upgrade", "Replace the daemons by those beside this program; mounts and readers stay",
+                      [this] { return run_upgrade(common); }));
+
     sub = add_verb("stop", "Unmount everything and end the daemons", [this] { return run_stop(common, stop); });
     sub->add_option("--timeout", stop.timeout_s, "Seconds to wait")->capture_default_str()->check(CLI::PositiveNumber);
 

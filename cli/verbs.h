@@ -95,6 +95,8 @@ Outcome run_gc(const CommonOptions& common, const GcOptions& options);
 // Looks at the machine, the daemons, the cache and the mounts, and tells what is wrong and the way out. With `repair`,
 // starts daemons that do not run and makes dead mounts anew.
 Outcome run_doctor(const CommonOptions& common, const DoctorOptions& options);
+// Replaces the daemons by those that stand beside this program, under running mounts.
+Outcome run_upgrade(const CommonOptions& common);
 Outcome run_stop(const CommonOptions& common, const StopOptions& options);
 Outcome run_engine(const CommonOptions& common, const EngineOptions& options);
 Outcome run_version(const CommonOptions& common);

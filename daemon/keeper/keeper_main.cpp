@@ -10,6 +10,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -109,15 +110,48 @@ void take_lock(const char* root) {
   std::exit(kAlreadyRunning);
 }
 
-// A hydrantd that an earlier keeper started looks for us at once, and we hold what it holds.
-void call_hydrantd(const char* lock_path) {
-  int file = ::open(lock_path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) return;
+// A daemon that an earlier keeper started. It is no child of ours, so its end shows at its pidfd.
+struct Adopted {
+  Child child{};
+  int pid = 0;
+  int pidfd = -1;
+};
+Adopted g_adopted[2];
+size_t g_adopted_count = 0;
+
+bool is_locked(int file) {
+  if (::flock(file, LOCK_EX | LOCK_NB) != 0) return errno == EWOULDBLOCK;
+  ::flock(file, LOCK_UN);
+  return false;
+}
+
+// Whoever holds the daemon's lock, and has its number in `pid_path`, is taken for our child.
+void adopt(Supervision& supervision, Child child, const char* lock_path, const char* pid_path) {
+  int lock = ::open(lock_path, O_RDONLY | O_CLOEXEC), numbers = ::open(pid_path, O_RDONLY | O_CLOEXEC);
   char text[32] = {};
-  // The lock says that it lives, so the number is its own.
-  if (::flock(file, LOCK_EX | LOCK_NB) && ::pread(file, text, sizeof text - 1, 0) > 0 && std::atoi(text) > 1)
-    ::kill(std::atoi(text), SIGHUP);
-  ::close(file);
+  if (lock >= 0 && numbers >= 0 && is_locked(lock) && ::pread(numbers, text, sizeof text - 1, 0) > 0) {
+    const int pid = std::atoi(text);
+    const int pidfd = pid > 1 ? int(::syscall(SYS_pidfd_open, pid, 0)) : -1;
+    if (pidfd >= 0 && is_locked(lock)) {  // still: the number is its own
+      g_adopted[g_adopted_count++] = {child, pid, pidfd};
+      supervision.state(child).started(pid, std::chrono::steady_clock::now());
+      // It looks for us at once, and we hold what it holds.
+      if (child == Child::kHydrantd) ::syscall(SYS_pidfd_send_signal, pidfd, SIGHUP, nullptr, 0);
+    } else if (pidfd >= 0) {
+      ::close(pidfd);
+    }
+  }
+  if (lock >= 0) ::close(lock);
+  if (numbers >= 0) ::close(numbers);
+}
+
+void send_signal(const Signal& signal) {
+  for (size_t i = 0; i < g_adopted_count; ++i)
+    if (g_adopted[i].pid == signal.pid) {
+      ::syscall(SYS_pidfd_send_signal, g_adopted[i].pidfd, signal.number, nullptr, 0);
+      return;
+    }
+  ::kill(signal.pid, signal.number);  // a pid is ours until we reap it, so this never hits a stranger
 }
 
 void write_pid() {
@@ -265,7 +299,7 @@ void let_go(Supervision& supervision, Hold& hold) {
   g_descriptors.clear();
   hold.ready();
   auto& hydrantd = supervision.state(Child::kHydrantd);
-  if (hydrantd.running()) ::kill(hydrantd.pid(), SIGKILL);  // it holds them too, and has not become ready
+  if (hydrantd.running()) send_signal({hydrantd.pid(), SIGKILL});  // it holds them too, and has not become ready
 }
 
 void reap(Supervision& supervision, Hold& hold) {
@@ -283,8 +317,25 @@ void reap(Supervision& supervision, Hold& hold) {
   }
 }
 
+// The number is nobody's as long as we have the pidfd, so it cannot be mixed up with a child's.
+void see_off(Supervision& supervision, Hold& hold) {
+  for (size_t i = 0; i < g_adopted_count;) {
+    pollfd end{g_adopted[i].pidfd, POLLIN, 0};
+    if (::poll(&end, 1, 0) != 1) {
+      ++i;
+      continue;
+    }
+    const Adopted gone = g_adopted[i];
+    g_adopted[i] = g_adopted[--g_adopted_count];
+    const auto now = std::chrono::steady_clock::now();
+    if (gone.child == Child::kHydrantd && g_descriptors.count()) hold.lost(now);
+    supervision.ended(gone.pid, std::nullopt, now);
+    ::close(gone.pidfd);
+  }
+}
+
 // Returns the exit status: 0 after an ordered stop, else that of the child that could not be started.
-int supervise() {
+int supervise(const char* run) {
   sigset_t signals;
   sigemptyset(&signals);
   for (int number : {SIGTERM, SIGINT, SIGCHLD}) sigaddset(&signals, number);
@@ -293,11 +344,16 @@ int supervise() {
   if (signal_fd < 0) die(1, "signalfd", "");
   Hold hold;
   Supervision supervision(std::chrono::steady_clock::now());
+  static char hydrantd_lock[PATH_MAX], fetchd_lock[PATH_MAX], fetchd_pid[PATH_MAX];
+  join(hydrantd_lock, run, "/hydrantd.lock");
+  join(fetchd_lock, run, "/fetchd.lock");
+  join(fetchd_pid, run, "/fetchd.pid");
+  adopt(supervision, Child::kHydrantd, hydrantd_lock, hydrantd_lock);
+  adopt(supervision, Child::kFetchd, fetchd_lock, fetchd_pid);
   for (;;) {
     auto now = std::chrono::steady_clock::now();
     while (auto child = supervision.due(now)) start(supervision, *child);
-    // A pid is ours until we reap it, so this never hits a stranger.
-    while (auto signal = supervision.signal_due(now)) ::kill(signal->pid, signal->number);
+    while (auto signal = supervision.signal_due(now)) send_signal(*signal);
     if (supervision.phase() == Phase::kDone) return supervision.refusal() ? supervision.refusal()->status : 0;
     Instant next = std::min(supervision.next_event().value_or(Instant::max()), hold.until());
     int wait_ms = -1;
@@ -305,13 +361,15 @@ int supervise() {
       auto left = std::max(next - std::chrono::steady_clock::now(), Duration(0));
       wait_ms = int(std::chrono::ceil<std::chrono::milliseconds>(left).count());
     }
-    pollfd sources[] = {{signal_fd, POLLIN, 0}, {g_socket, POLLIN, 0}};
-    ::poll(sources, 2, wait_ms);
+    pollfd sources[4] = {{signal_fd, POLLIN, 0}, {g_socket, POLLIN, 0}};
+    for (size_t i = 0; i < g_adopted_count; ++i) sources[2 + i] = {g_adopted[i].pidfd, POLLIN, 0};
+    ::poll(sources, 2 + g_adopted_count, wait_ms);
     signalfd_siginfo got;
     while (::read(signal_fd, &got, sizeof got) == sizeof got)
       if (got.ssi_signo == SIGTERM || got.ssi_signo == SIGINT) supervision.stop(std::chrono::steady_clock::now());
     hear(supervision, hold);  // before the reaping: what a dead hydrantd has sent still counts
     reap(supervision, hold);
+    see_off(supervision, hold);
     if (hold.over(std::chrono::steady_clock::now())) let_go(supervision, hold);
   }
 }
@@ -364,10 +422,7 @@ int main(int argc, char** argv) {
   lower_oom_score();
   copy_environment();
   open_socket();
-  static char hydrantd_lock[PATH_MAX];
-  join(hydrantd_lock, run, "/hydrantd.lock");
-  call_hydrantd(hydrantd_lock);
-  int status = supervise();
+  int status = supervise(run);
   // The file stays: unlinking it could leave two holders of two locks.
   return ::ftruncate(g_pid_file, 0) && status == 0 ? 1 : status;
 }

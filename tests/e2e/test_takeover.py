@@ -97,6 +97,22 @@ class Takeover(Case):
         self.assertEqual((directory / "oracle.bin").read_bytes()[4096 * 200:4096 * 201], oracle.page(200))
         self.assertEqual(self.hydrant.run("doctor").returncode, 0)
 
+    def test_upgrades_under_readers(self):
+        kills = Kills(self.hydrant, PAGES, seed=7)
+        for _ in range(3):
+            before = self.hydrant.daemons()
+            now = self.hydrant.ok("upgrade", "--json")
+            after = self.hydrant.daemons()
+            self.assertEqual(set(after), {HYDRANTD, FETCHD, KEEPER})
+            self.assertFalse(set(before.values()) & set(after.values()), "all three are new")
+            self.assertEqual({name: now[name]["pid"] for name in (HYDRANTD, FETCHD)},
+                             {name: after[name] for name in (HYDRANTD, FETCHD)})
+        seen = kills.result()
+        for what in ("wrong", "zeros", "failed", "hung"):
+            self.assertEqual(seen[what], 0, f"{seen}\n{self.hydrant.logs()}")
+        self.hydrant.ok("umount", kills.directory)
+        self.works_afterwards()
+
     def test_what_was_not_in_use_any_more_is_not_brought_back(self):
         """A mount that somebody took down while no hydrantd lived."""
         source = self.hydrant.base / "oracle.bin"
