@@ -26,6 +26,23 @@ std::string map_path_of(const std::string& maps_directory, const proto::FileIden
   return maps_directory + "/" + hex.substr(0, 2) + "/" + hex.substr(2);
 }
 
+// Of a file that the kernel reads by itself: the boot in which it was given out. A mount may live on without us, so
+// this must outlive us, too.
+constexpr char kReadDirectly[] = "user.hydrant.read-directly";
+
+// Empty when it cannot be known.
+const std::string& boot_id() {
+  static const std::string id = read_file("/proc/sys/kernel/random/boot_id", 64).value_or(std::string());
+  return id;
+}
+
+bool is_read_directly(int fd) {
+  char text[64];
+  const ssize_t size = ::fgetxattr(fd, kReadDirectly, text, sizeof text);
+  if (size < 0) return errno != ENODATA;
+  return boot_id().empty() || std::string_view(text, static_cast<size_t>(size)) == boot_id();
+}
+
 }  // namespace
 
 int BackingFile::failed(const char* operation, int err) const {
@@ -117,22 +134,30 @@ int64_t BackingFile::write(Disk& disk, std::span<const Bytes> pieces, uint64_t o
   }
 }
 
+int BackingFile::mark_read_directly() {
+  auto fd = open();
+  if (!fd) return failed("open", fd.error());
+  const std::string& boot = boot_id();
+  if (::fsetxattr(fd.get(), kReadDirectly, boot.data(), boot.size(), 0) != 0) return failed("setxattr", -errno);
+  return 0;
+}
+
 uint64_t BackingFile::discard(uint64_t bytes) {
   if (presence_ != Presence::kContentMap) return 0;
   auto fd = open();
-  if (!fd || inject_remove()) return 0;
+  if (!fd || inject_remove() || is_read_directly(fd.get())) return 0;
   std::lock_guard lock(save_);  // no snapshot from before the holes becomes durable after them
-  const uint64_t before = map_.present_blocks();
-  const auto unused = map_.take_unused(bytes / kBlockSize);
-  if (unused.empty()) return 0;
+  std::vector<ByteRange> unused;
+  uint64_t freed = 0;
   {
     // Who has begun to write finds another count when he wants to set his bits; who has not, waits.
     std::lock_guard bits(bits_);
+    unused = map_.take_unused(bytes / kBlockSize);
+    if (unused.empty()) return 0;
     discarding_ = true;
     discards_.fetch_add(1);
-    for (const ByteRange& blocks : unused) map_.clear(blocks.begin, blocks.end);
+    for (const ByteRange& blocks : unused) freed += map_.clear(blocks.begin, blocks.end) * kBlockSize;
   }
-  const uint64_t freed = (before - map_.present_blocks()) * kBlockSize;
   for (const ByteRange& blocks : unused)
     // What fails stays on the disk until it is written anew; nobody takes it for present.
     (void)::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(blocks.begin * kBlockSize),

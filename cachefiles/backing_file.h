@@ -52,6 +52,8 @@ class BackingFile {
   // Gives the blocks of an aligned range back. 0 or -errno.
   int punch(ByteRange range);
 
+  // For the rest of this boot nothing of it is discarded, whoever opens it. 0 or -errno.
+  int mark_read_directly();
   // Gives back what nobody has read for a while (ContentMap::take_unused), about `bytes` of it, while others read and
   // write. Bytes given back. A read is of one piece with the discards if discards() is the same before and after it,
   // and what it reads was present in between.

@@ -171,8 +171,9 @@ void ContentMap::set_present(uint64_t begin, uint64_t end) {
   }
 }
 
-void ContentMap::clear(uint64_t begin, uint64_t end) {
+uint64_t ContentMap::clear(uint64_t begin, uint64_t end) {
   std::lock_guard lock(grow_);
+  uint64_t cleared = 0;
   visit([&](uint64_t index, Leaf& leaf) {
     uint64_t start = index * kMapLeafBlocks;
     if (start + kMapLeafBlocks <= begin || start >= end) return;
@@ -182,8 +183,10 @@ void ContentMap::clear(uint64_t begin, uint64_t end) {
       uint64_t durable = leaf.durable[word].fetch_and(~mask) & mask;
       present_blocks_.fetch_sub(std::popcount(present), std::memory_order_relaxed);
       durable_blocks_.fetch_sub(std::popcount(durable), std::memory_order_relaxed);
+      cleared += static_cast<uint64_t>(std::popcount(present));
     }
   });
+  return cleared;
 }
 
 void ContentMap::forget_volatile() {

@@ -34,8 +34,8 @@ class ContentMap {
 
   // `end` is at most kBlocks.
   void set_present(uint64_t begin, uint64_t end);
-  // Forgets both bits of every block of [begin, end).
-  void clear(uint64_t begin, uint64_t end = kBlocks);
+  // Forgets both bits of every block of [begin, end). How many were present.
+  uint64_t clear(uint64_t begin, uint64_t end = kBlocks);
   // Forgets what is present and not durable: its data did not reach the disk.
   void forget_volatile();
 

@@ -346,6 +346,7 @@ Result<Fd> CookieCore::backing_file() {
   auto file = slot_.use();
   if (!file) return fail(Code::kGone, "cookie: no backing file is attached");
   keep();
+  if (int err = file->mark_read_directly()) return fail_sys(-err, "mark a backing file that the kernel reads");
   auto open = file->open();
   Fd fd(::open(("/proc/self/fd/" + std::to_string(open.get())).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return fail_sys(errno, "open the backing file once more");

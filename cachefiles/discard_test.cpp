@@ -75,6 +75,41 @@ TEST_F(DiscardTest, NothingGoesFromUnderWhoeverReadsTheFileByHimself) {
   EXPECT_TRUE(o.cookie->complete());
 }
 
+// The mount that got the file may live on without its hydrantd: detached, or in another namespace.
+TEST_F(DiscardTest, WhoeverReadsTheFileByHimselfIsRememberedOverARestart) {
+  BO();
+  auto o = opened("key", kPortion);
+  ASSERT_EQ(handle(o.fd).pwrite(blocks(kPortion), 0), int64_t{kPortion});
+  ASSERT_TRUE(engine().flush());
+  ASSERT_TRUE(o.cookie->backing_file());
+  forget(o.cookie);
+  stop();
+  BO();
+  auto again = opened("key", kPortion);
+  again.cookie->discard(0);
+  EXPECT_EQ(again.cookie->discard(UINT64_MAX), 0u);
+  EXPECT_TRUE(again.cookie->complete());
+}
+
+// A slow READ: what came first is discarded before the last has come.
+TEST_F(DiscardTest, WhatIsDiscardedUnderAWaitIsAskedForAgain) {
+  BO();
+  auto o = opened("key", 2 * kPortion);
+  auto read = C(*o.cookie, 0, 2 * kPortion);
+  auto asked = next();
+  ASSERT_EQ(handle(o.fd).pwrite(blocks(kPortion), 0), int64_t{kPortion});
+  o.cookie->discard(0);
+  ASSERT_EQ(o.cookie->discard(UINT64_MAX), kPortion);
+  ASSERT_EQ(handle(o.fd).pwrite(blocks(kPortion), kPortion), int64_t{kPortion});
+  cr(o.fd, asked.msg_id);
+  auto once_more = next();
+  EXPECT_EQ(once_more.opcode, proto::Opcode::kRead);
+  EXPECT_EQ(once_more.range, (ByteRange{0, kPortion}));
+  ASSERT_EQ(handle(o.fd).pwrite(blocks(kPortion), 0), int64_t{kPortion});
+  cr(o.fd, once_more.msg_id);
+  EXPECT_EQ(read->wait(), 0);
+}
+
 TEST_F(DiscardTest, AWriteThatADiscardOvertakesIsWrittenAgain) {
   BO();
   auto o = opened("key", 2 * kPortion);

@@ -41,7 +41,7 @@ void EnsureOp::start(std::shared_ptr<Object> object) {
 }
 
 // Each turn settles what the file has at rest_.begin. A hole is asked for once; if it is still there after a successful
-// answer, the daemon did not supply it.
+// answer, the daemon did not supply it, or it was discarded meanwhile and is asked for again.
 void EnsureOp::run(bool second_pass) {
   while (!rest_.empty()) {
     auto file = object_->file();
@@ -50,7 +50,8 @@ void EnsureOp::run(bool second_pass) {
       return finish(-EIO);
     }
     auto found = file->survey(rest_);
-    bool ask = found.kind == Kind::kHole && !second_pass && object_->cache().has(Cache::kOnDemand);
+    const bool fresh = !second_pass || file->discards() != discards_;
+    bool ask = found.kind == Kind::kHole && fresh && object_->cache().has(Cache::kOnDemand);
     trace_verdict(found.kind == Kind::kPresent ? "read"
                   : ask                        ? "ask"
                                                : "download",
@@ -64,6 +65,7 @@ void EnsureOp::run(bool second_pass) {
       case Kind::kHole:
         // Without a user daemon the verdict is "download", which is the consumer's business (spec 7.5).
         if (!ask) return finish(-EIO);
+        discards_ = file->discards();
         return request({rest_.begin, rest_.begin + found.size});
     }
   }

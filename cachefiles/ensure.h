@@ -34,7 +34,8 @@ class EnsureOp final : public Cookie::Wait, public std::enable_shared_from_this<
 
   std::shared_ptr<CookieCore> cookie_;  // these two until it is finished
   std::shared_ptr<Object> object_;
-  ByteRange rest_;  // touched by one runner at a time
+  ByteRange rest_;         // touched by one runner at a time
+  uint64_t discards_ = 0;  // of the file, when it was asked for; as rest_
 
   mutable std::mutex mutex_;
   bool started_ = false;

@@ -4,18 +4,21 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 
 #include "base/file.h"
 #include "cli/daemons.h"
 #include "cli/render.h"
 #include "cli/verbs.h"
-
-extern char** environ;
 
 namespace hydrant::cli {
 namespace {
@@ -27,14 +30,36 @@ constexpr auto kPatience = std::chrono::seconds(30);  // for each process
 
 tl::unexpected<Failure> give_up(Failure failure) { return tl::unexpected<Failure>(std::move(failure)); }
 
-bool alive(int64_t pid) {
-  auto stat = read_file("/proc/" + std::to_string(pid) + "/stat", 4096);
-  return stat && stat->find(") Z") == std::string::npos;
+// The keeper of a root, as its lock says: the number in the file alone may be a stranger's by now.
+struct RunningKeeper {
+  pid_t pid = 0;
+  Fd handle;  // a pidfd
+
+  bool alive() const {
+    pollfd end{handle.get(), POLLIN, 0};
+    return ::poll(&end, 1, 0) == 0;
+  }
+};
+
+std::optional<RunningKeeper> find_keeper(const std::string& run_dir) {
+  auto file = open_file(run_dir + "/keeper.pid", O_RDONLY);
+  if (!file) return std::nullopt;
+  auto is_locked = [&] {
+    if (::flock(file->get(), LOCK_EX | LOCK_NB) != 0) return errno == EWOULDBLOCK;
+    ::flock(file->get(), LOCK_UN);
+    return false;
+  };
+  char text[32] = {};
+  if (!is_locked() || ::pread(file->get(), text, sizeof text - 1, 0) <= 0) return std::nullopt;
+  const pid_t pid = std::atoi(text);
+  RunningKeeper keeper{pid, Fd(pid > 1 ? static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)) : -1)};
+  if (!keeper.handle || !is_locked()) return std::nullopt;
+  return keeper;
 }
 
-// The words that a process was started with.
-Result<std::vector<std::string>> words_of(int64_t pid) {
-  HYDRANT_TRY(std::string text, read_file("/proc/" + std::to_string(pid) + "/cmdline", 1 << 20));
+// The words of /proc/PID/cmdline or environ.
+Result<std::vector<std::string>> words_of(pid_t pid, const std::string& file) {
+  HYDRANT_TRY(std::string text, read_file("/proc/" + std::to_string(pid) + "/" + file, 1 << 20));
   std::vector<std::string> words;
   for (size_t at = 0; at < text.size(); at = text.find('\0', at) + 1) words.emplace_back(text.c_str() + at);
   return words;
@@ -58,17 +83,32 @@ bool wait_for(Condition condition) {
   return true;
 }
 
-// Until it runs by itself.
-Result<> run_to_its_end(std::vector<std::string> words) {
-  std::vector<char*> arguments;
-  for (auto& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
+std::vector<char*> pointers(std::vector<std::string>& words) {
+  std::vector<char*> out;
+  for (auto& word : words) out.push_back(word.data());
+  out.push_back(nullptr);
+  return out;
+}
+
+// Waits until it has ended, or runs by itself. Quiet.
+Result<> run_program(std::vector<std::string> words, std::vector<std::string> environment,
+                     const std::string& directory) {
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+  ::posix_spawn_file_actions_addchdir_np(&actions, directory.c_str());
   pid_t pid = -1;
-  if (int err = ::posix_spawn(&pid, arguments[0], nullptr, nullptr, arguments.data(), environ))
-    return fail_sys(err, words[0]);
+  int err =
+      ::posix_spawn(&pid, words[0].c_str(), &actions, nullptr, pointers(words).data(), pointers(environment).data());
+  ::posix_spawn_file_actions_destroy(&actions);
+  if (err) return fail_sys(err, words[0]);
   int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return fail(Code::kIo, words[0] + " did not start");
+  if (!wait_for([&] { return ::waitpid(pid, &status, WNOHANG) != 0; })) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, &status, 0);
+    return fail(Code::kTooSlow, words[0] + " does not come to an end");
+  }
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return fail(Code::kIo, words[0] + " does not run");
   return {};
 }
 
@@ -80,9 +120,9 @@ class Upgrade {
     if (auto ready = daemons_.check_ready(); !ready) return give_up(explain_absence(daemons_, ready.error()));
     auto binaries = Daemons::binaries();
     if (!binaries) return give_up(std::move(binaries).error());
+    // Before anything is touched: what cannot run here must not take the place of what does.
     for (const auto* name : {"hydrantd", "hydrant-fetchd"})
-      if (::access((*binaries + "/" + name).c_str(), X_OK))
-        return give_up({ExitStatus::kNotFound, "no " + std::string(name) + " in " + *binaries});
+      if (auto runs = run_program({*binaries + "/" + name, "--version"}, {}, "/"); !runs) return give_up(runs.error());
     if (auto done = replace_keeper(*binaries); !done) return done;
     if (auto done = replace(
             "hydrantd", [&] { return daemons_.hydrantd(); }, HydrantdRequest(proto::StatusRequest{}));
@@ -94,24 +134,32 @@ class Upgrade {
   const std::vector<DaemonVersion>& now() const { return now_; }
 
  private:
-  int64_t keeper() const {
-    auto text = read_file(daemons_.run_dir() + "/keeper.pid", 64);
-    return text ? std::strtoll(text->c_str(), nullptr, 10) : 0;
-  }
-
   Outcome replace_keeper(const std::string& binaries) {
-    const int64_t old = keeper();
-    if (old <= 0 || !alive(old))
+    const auto old = find_keeper(daemons_.run_dir());
+    if (!old)
       return give_up({ExitStatus::kNoDaemon, "no hydrant-keeper runs under " + daemons_.root +
                                                  "; whoever supervises the daemons restarts them"});
-    auto words = words_of(old);
-    if (!words || words->empty()) return give_up(Failure(ExitStatus::kIo, "hydrant-keeper: its command line is gone"));
+    if (auto group = read_file("/proc/" + std::to_string(old->pid) + "/cgroup", 64 << 10);
+        group && group->find(".service\n") != std::string::npos)
+      return give_up({ExitStatus::kUnsupported,
+                      "systemd supervises the daemons under " + daemons_.root + "; systemctl restart its unit"});
+    auto words = words_of(old->pid, "cmdline"), environment = words_of(old->pid, "environ");
+    std::error_code error;
+    auto directory = std::filesystem::read_symlink("/proc/" + std::to_string(old->pid) + "/cwd", error);
+    if (!words || words->empty() || !environment || error)
+      return give_up(Failure(ExitStatus::kIo, "hydrant-keeper: what it was started with cannot be read"));
     words->front() = binaries + "/hydrant-keeper";
-    std::erase(*words, "--foreground");
-    ::kill(static_cast<pid_t>(old), SIGKILL);
-    if (!wait_for([&] { return !alive(old); })) return give_up({ExitStatus::kTooSlow, "the old hydrant-keeper stays"});
-    if (auto started = run_to_its_end(*words); !started) return give_up(started.error());
-    if (!wait_for([&] { return keeper() != old && holds_blob_files(keeper()); }))
+    words->erase(std::remove(words->begin(), std::find(words->begin(), words->end(), "--fetchd-args"), "--foreground"),
+                 std::find(words->begin(), words->end(), "--fetchd-args"));
+    ::syscall(SYS_pidfd_send_signal, old->handle.get(), SIGKILL, nullptr, 0);
+    if (!wait_for([&] { return !old->alive(); }))
+      return give_up({ExitStatus::kTooSlow, "the old hydrant-keeper stays"});
+    if (auto started = run_program(*words, *environment, directory.string()); !started) return give_up(started.error());
+    auto holds = [&] {
+      auto now = find_keeper(daemons_.run_dir());
+      return now && now->pid != old->pid && holds_blob_files(now->pid);
+    };
+    if (!wait_for(holds))
       return give_up({ExitStatus::kTooSlow, "the new hydrant-keeper did not get what hydrantd holds"});
     return {};
   }

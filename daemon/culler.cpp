@@ -104,7 +104,7 @@ int Culler::cull(const Victim& victim) {
 
 void Culler::cull_unused(const std::vector<Victim>& victims, const Enough& enough, proto::GcReply& reply) {
   for (const Victim& victim : victims) {
-    if (enough(reply.usage)) return;
+    if (stop_.stop_requested() || enough(reply.usage)) return;
     if (cull(victim) != 0) continue;
     reply.usage -= victim.bytes;
     reply.freed += victim.bytes;

@@ -32,6 +32,9 @@ class Culler {
   Culler(cachefiles::Engine& engine, std::shared_ptr<cachefiles::Channel> channel, CullerOptions options, Live live);
   ~Culler();
 
+  // Ends what is under way, soon. For who must wait for a caller of collect().
+  void stop() { stop_.request_stop(); }
+
   // Now, and until no more than `at_most` bytes are on the disk; without it, as the limits say. Objects in use are only
   // touched for limits.
   Result<proto::GcReply> collect(std::optional<uint64_t> at_most);

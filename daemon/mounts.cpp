@@ -234,6 +234,10 @@ Result<> Mounts::take_devices_from_image(proto::MountRequest& request, const Obj
       HYDRANT_TRY_VOID(ensure(primary, blocks, {Deadline::after(options_.supply_limit), stop}));
     Buffer bytes(range.end - range.begin);
     int64_t got = primary.cookie().read(bytes, range.begin);
+    if (got == -ESTALE) {  // discarded just now
+      HYDRANT_TRY_VOID(ensure(primary, blocks, {Deadline::after(options_.supply_limit), stop}));
+      got = primary.cookie().read(bytes, range.begin);
+    }
     if (got != static_cast<int64_t>(bytes.size())) return fail_sys(got < 0 ? static_cast<int>(-got) : EIO, name);
     return bytes;
   };

@@ -187,6 +187,7 @@ Result<> Service::put_away() {
 
 Service::~Service() {
   // Nobody asks any more, then nobody mounts, then nobody reads, then nobody fills.
+  if (culler_) culler_->stop();
   if (admin_) admin_->stop();
   admin_.reset();
   culler_.reset();

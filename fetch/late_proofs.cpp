@@ -39,18 +39,19 @@ void LateProofs::expect(const ObjectRow& device, Instant not_before) {
     auto proven = prove(device);
     if (stop_.stop_requested()) return;
     const std::string layer = device.layer.text();
-    const bool lies = !proven && proven.error().code == Code::kCorrupt && !proven.error().retry;
-    if (proven) {
+    const bool lies = proven && *proven;
+    if (lies) {
+      const std::string& what = (*proven)->what;
+      log::error("index.refused", {{"layer", layer}, {"device", device.id}, {"reason", what}});
+      origins_.refuse(device.id, what);
+    } else if (proven) {
       log::info("index.proven", {{"layer", layer}, {"device", device.id}});
-    } else if (lies) {
-      log::error("index.refused", {{"layer", layer}, {"device", device.id}, {"reason", proven.error().what}});
-      origins_.refuse(device.id, proven.error().what);
     } else {
       log::warn("index.unproven", {{"layer", layer}, {"reason", proven.error().what}});
     }
     {
       std::lock_guard lock(mutex_);
-      if (proven || lies) {
+      if (proven) {
         known_[device.id] = true;
         settles_.notify_all();
         return;
@@ -65,7 +66,10 @@ void LateProofs::expect(const ObjectRow& device, Instant not_before) {
 
 bool LateProofs::settled(const std::string& device, Deadline deadline) {
   std::unique_lock lock(mutex_);
-  return settles_.wait_until(lock, deadline.at(), [&] { return known_[device]; });
+  return settles_.wait_until(lock, deadline.at(), [&] {
+    auto found = known_.find(device);
+    return found != known_.end() && found->second;
+  });
 }
 
 Result<> LateProofs::wait_for(LayerStreamer::Ticket& ticket) {
@@ -74,7 +78,7 @@ Result<> LateProofs::wait_for(LayerStreamer::Ticket& ticket) {
   return fail(Code::kCancelled, "the daemon ends");
 }
 
-Result<> LateProofs::prove(const ObjectRow& device) {
+Result<std::optional<Error>> LateProofs::prove(const ObjectRow& device) {
   HYDRANT_TRY(auto used, origins_.index(device));
   auto proven = origins_.index(device.layer, device.stored_size);
   if (!proven) {
@@ -90,7 +94,9 @@ Result<> LateProofs::prove(const ObjectRow& device) {
     HYDRANT_TRY_VOID(wait_for(ticket));
     HYDRANT_TRY(proven, origins_.index(device.layer, device.stored_size));
   }
-  return compare(*used, **proven);
+  auto same = compare(*used, **proven);
+  if (!same && same.error().code != Code::kCorrupt) return fail(std::move(same.error()));
+  return same ? std::nullopt : std::optional(std::move(same.error()));
 }
 
 }  // namespace hydrant::fetch

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <string>
 
@@ -33,7 +34,8 @@ class LateProofs {
  private:
   static constexpr Duration kDelay = std::chrono::seconds(2);  // a start comes first
 
-  Result<> prove(const ObjectRow& device);
+  // What the index lies about, if it does; an error when that could not be found out.
+  Result<std::optional<Error>> prove(const ObjectRow& device);
   Result<> wait_for(LayerStreamer::Ticket& ticket);
 
   Origins& origins_;

@@ -16,6 +16,11 @@ Duration pause_after(unsigned failures) {
 
 }  // namespace
 
+bool Health::due() {
+  auto state = state_.lock();
+  return state->failures == 0 || clock_.now() >= state->again_at;
+}
+
 bool Health::worth_asking() {
   auto state = state_.lock();
   if (state->failures == 0) return true;
@@ -45,23 +50,37 @@ void MirroredBlob::learn(size_t index, const Error& error) {
 Result<> MirroredBlob::read(const ReadRequest& request, const Sink& sink) {
   uint64_t at = request.range.begin;
   std::optional<Error> refused;  // by the sink
+  const bool whole = request.range == ByteRange{0, size()};
+  Sha256 hash;
   auto counting = [&](Bytes piece) -> Result<> {
     auto taken = sink(piece);
     if (taken) {
       at += piece.size();
+      if (whole) hash.update(piece);
     } else {
       refused = taken.error();
     }
     return taken;
   };
-  const auto order = places_in_order(
-      mirrors_.size(), [&](size_t i) { return has_it_[i].worth_asking() && mirrors_[i].health->worth_asking(); });
+  const auto order =
+      places_in_order(mirrors_.size(), [&](size_t i) { return has_it_[i].due() && mirrors_[i].health->due(); });
   Result<> done;
   for (size_t i = 0; i < order.size(); ++i) {
     const Mirror& mirror = mirrors_[order[i]];
     const bool last = i + 1 == order.size();
+    if (const bool well = mirror.health->worth_asking(), here = has_it_[order[i]].worth_asking();
+        !(well && here) && !last)
+      continue;
     const auto patience = last ? request.deadline : Deadline::after(request.deadline.left() / 2);
     done = mirror.blob->read({.range = {at, request.range.end}, .deadline = patience, .stop = request.stop}, counting);
+    if (done && whole && hash.finish() != digest_) {
+      done = fail(Error{.code = Code::kCorrupt,
+                        .what = mirror.blob->describe() + " gives other bytes than its digest says",
+                        .sys = 0,
+                        .retry = true});
+      learn(order[i], done.error());
+      return done;  // what the sink has taken cannot be taken back
+    }
     if (done) {
       has_it_[order[i]].succeeded();
       mirror.health->succeeded();

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/guarded.h"
 #include "source/source.h"
 
@@ -16,7 +17,9 @@ class Health {
  public:
   explicit Health(const Clock& clock = Clock::system()) : clock_(clock) {}
 
-  // True: ask it. Of a place that failed, one caller a pause gets that.
+  // True: nothing is known against asking it.
+  bool due();
+  // As due(); but of a place that failed, one caller a pause gets true: who is about to ask it.
   bool worth_asking();
   void succeeded();
   void failed();
@@ -36,12 +39,13 @@ struct Mirror {
 };
 
 // Thread-safe. A read goes on at the byte it has reached when it moves to the next place, so its sink sees one object:
-// every place must be bound to the same content (a digest). A sink that finds the bytes corrupt ends the read, and the
-// next one goes elsewhere.
+// every place must be bound to the same content, `digest`. Who gives wrong bytes is passed over from the next read on:
+// when the sink finds them corrupt, or when the whole object was read and is not what its digest says.
 class MirroredBlob final : public Blob {
  public:
   // In the order of preference, at least one.
-  explicit MirroredBlob(std::vector<Mirror> mirrors) : mirrors_(std::move(mirrors)), has_it_(mirrors_.size()) {}
+  MirroredBlob(std::vector<Mirror> mirrors, const Digest& digest)
+      : mirrors_(std::move(mirrors)), digest_(digest), has_it_(mirrors_.size()) {}
 
   uint64_t size() const override { return mirrors_.back().blob->size(); }
   // Each place but the last may use half of the time that is left. The error is that of the last one asked.
@@ -53,14 +57,15 @@ class MirroredBlob final : public Blob {
   void learn(size_t index, const Error& error);
 
   const std::vector<Mirror> mirrors_;
+  const Digest digest_;
   std::vector<Health> has_it_;  // by mirror: a place that is well may lack this object, or keep it from us
 };
 
-// Of `count` places those that are worth asking, then the others, for want of better.
-template <class WorthAsking>
-std::vector<size_t> places_in_order(size_t count, WorthAsking worth_asking) {
+// Of `count` places those that are due, then the others, for want of better.
+template <class Due>
+std::vector<size_t> places_in_order(size_t count, Due due) {
   std::vector<size_t> first, rest;
-  for (size_t i = 0; i < count; ++i) (worth_asking(i) ? first : rest).push_back(i);
+  for (size_t i = 0; i < count; ++i) (due(i) ? first : rest).push_back(i);
   first.insert(first.end(), rest.begin(), rest.end());
   return first;
 }

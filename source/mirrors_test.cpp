@@ -43,7 +43,7 @@ class MirroredBlobTest : public ::testing::Test {
     first_ = std::make_shared<FakeBlob>(content_, "first");
     last_ = std::make_shared<FakeBlob>(content_, "last");
     blob_ = std::make_unique<MirroredBlob>(
-        std::vector<Mirror>{{first_, place_}, {last_, std::make_shared<Health>(clock_)}});
+        std::vector<Mirror>{{first_, place_}, {last_, std::make_shared<Health>(clock_)}}, sha256(content_));
   }
   Result<Buffer> read(ByteRange range) { return read_all(*blob_, {.range = range, .deadline = soon(), .stop = {}}); }
   Buffer part(ByteRange range) const {
@@ -92,7 +92,7 @@ TEST_F(MirroredBlobTest, APlaceThatLacksAnObjectIsWellForOthers) {
 
 TEST_F(MirroredBlobTest, APlaceThatStallsLeavesHalfOfTheTimeToTheNext) {
   first_->answer({.kind = Kind::kStall, .after = 100});
-  auto got = read_all(*blob_, {.range = {0, 500}, .deadline = Deadline::after(600ms), .stop = {}});
+  auto got = read_all(*blob_, {.range = {0, 500}, .deadline = Deadline::after(4s), .stop = {}});
   EXPECT_EQ(got.value(), part({0, 500}));
 }
 
@@ -105,6 +105,15 @@ TEST_F(MirroredBlobTest, BytesThatAreFoundCorruptAreReadElsewhereNextTime) {
   EXPECT_EQ(blob_->read({.range = {0, 10}, .deadline = soon(), .stop = {}}, judge).error().code, Code::kCorrupt);
   EXPECT_THAT(last_->reads(), IsEmpty()) << "what the sink has taken cannot be taken back";
   EXPECT_TRUE(blob_->read({.range = {0, 10}, .deadline = soon(), .stop = {}}, judge));
+  EXPECT_EQ(last_->reads().size(), 1u);
+}
+
+TEST_F(MirroredBlobTest, AWholeObjectThatIsNotItsDigestIsReadElsewhereNextTime) {
+  first_->answer({.kind = Kind::kFlipBit});
+  auto wrong = read({0, content_.size()}).error();
+  EXPECT_EQ(wrong.code, Code::kCorrupt);
+  EXPECT_TRUE(wrong.retry);
+  EXPECT_EQ(read({0, content_.size()}).value(), content_);
   EXPECT_EQ(last_->reads().size(), 1u);
 }
 

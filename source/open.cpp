@@ -70,7 +70,7 @@ Result<std::shared_ptr<Blob>> open_blob(const proto::SourceReference& reference,
                                         const HostDirectory* hosts, Deadline deadline) {
   switch (reference.kind) {
     case proto::SourceKind::kHttp: {
-      HttpBlob::Target target{.url = reference.url, .authorizer = {}, .name = {}};
+      HttpBlob::Target target{.url = reference.url, .authorizer = {}, .name = {}, .netrc = true};
       if (hosts) {
         const auto origin = origin_of(reference.url);
         HYDRANT_TRY(auto places, hosts->find(origin.substr(origin.find("://") + 3)));

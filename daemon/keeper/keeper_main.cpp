@@ -118,6 +118,7 @@ struct Adopted {
 };
 Adopted g_adopted[2];
 size_t g_adopted_count = 0;
+bool g_was_given = false;  // hydrantd has given us something to hold
 
 bool is_locked(int file) {
   if (::flock(file, LOCK_EX | LOCK_NB) != 0) return errno == EWOULDBLOCK;
@@ -279,10 +280,12 @@ void hear(Supervision& supervision, Hold& hold) {
       for (size_t i = 0; i < (at->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
         int fd;
         std::memcpy(&fd, CMSG_DATA(at) + i * sizeof fd, sizeof fd);
-        if (notice.kind == Notice::Kind::kStore && !stored)
+        if (notice.kind == Notice::Kind::kStore && !stored) {
           g_descriptors.store(notice.name, fd);
-        else
+          g_was_given = true;
+        } else {
           ::close(fd);
+        }
         stored = true;
       }
     }
@@ -329,7 +332,9 @@ void see_off(Supervision& supervision, Hold& hold) {
     g_adopted[i] = g_adopted[--g_adopted_count];
     const auto now = std::chrono::steady_clock::now();
     if (gone.child == Child::kHydrantd && g_descriptors.count()) hold.lost(now);
-    supervision.ended(gone.pid, std::nullopt, now);
+    // One that ends by an order takes back what we hold, and only then: its status is its parent's to know.
+    const bool ordered = gone.child == Child::kHydrantd && g_was_given && g_descriptors.count() == 0;
+    supervision.ended(gone.pid, ordered ? std::optional(0) : std::nullopt, now);
     ::close(gone.pidfd);
   }
 }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "proto/reference.h"
+
 namespace hydrant::source {
 
 namespace {
@@ -139,7 +141,7 @@ Result<HostEntry> parse_entry(const toml::table& table, std::string url, const t
   entry.url = api_url(std::move(url), override_path);
   const bool web = entry.url.starts_with("https://") || entry.url.starts_with("http://");
   if (!entry.url.empty() && (!web || origin_of(entry.url).empty() || entry.url.find_first_of("?#") != entry.url.npos))
-    return invalid(at, "'" + entry.url + "' is no http(s) URL of a registry");
+    return invalid(at, "'" + proto::url_without_secrets(entry.url) + "' is no http(s) URL of a registry");
   return entry;
 }
 

@@ -60,6 +60,7 @@ Result<std::shared_ptr<HttpBlob>> HttpBlob::open(std::shared_ptr<HttpClient> cli
                       .range = ByteRange{0, 1},
                       .authorizer = blob->target_.authorizer.get(),
                       .host = blob->target_.host,
+                      .netrc = blob->target_.netrc,
                       .patience = {deadline, {}}};
   Backoff backoff(client->options(), request.patience, blob->target_.attempts);
   HttpHead head;
@@ -173,6 +174,7 @@ Result<> HttpBlob::attempt(Progress& progress) {
                           .range = asked,
                           .authorizer = authorizer,
                           .host = url == target_.url ? target_.host : nullptr,
+                          .netrc = target_.netrc,
                           .patience = {read.deadline, read.stop}},
                          sink);
   };

@@ -21,7 +21,8 @@ class HttpBlob final : public Blob {
     std::shared_ptr<Authorizer> authorizer;             // may be null; the other holder is the store that made the blob
     std::string name;                                   // for messages; empty: the URL without secrets
     std::shared_ptr<const HostOptions> host = nullptr;  // null: nothing special
-    unsigned attempts = 0;                              // in a row without progress; 0: the client's
+    bool netrc = false;
+    unsigned attempts = 0;  // in a row without progress; 0: the client's
   };
 
   // Asks the server for size and validators (one ranged GET of a byte). kNotFound, kUnauthorized, kDenied,

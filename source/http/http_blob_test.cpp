@@ -81,11 +81,14 @@ TEST(HttpBlob, LoginsOfNetrcAreForTheirHostAndHeadersForTheRequestsToIt) {
       [&](const Request&) -> Response { return {.status = 307, .headers = {"Location: " + elsewhere.url("/there")}}; });
   auto client = std::make_shared<HttpClient>(HttpOptions{.netrc = netrc});
   auto host = std::make_shared<const HostOptions>(HostOptions{.headers = {"X-Secret: yes"}});
-  HttpBlob::Target target{.url = server.url("/x"), .authorizer = {}, .name = {}, .host = host};
+  HttpBlob::Target target{.url = server.url("/x"), .authorizer = {}, .name = {}, .host = host, .netrc = true};
   ASSERT_TRUE(HttpBlob::open(client, target, soon()));
   EXPECT_EQ(server.requests()[0].header("authorization"), "Basic YW5uOnB3");
   EXPECT_EQ(server.requests()[0].header("x-secret"), "yes");
   EXPECT_EQ(elsewhere.requests()[0].header("x-secret"), "");
+  target.netrc = false;
+  ASSERT_TRUE(HttpBlob::open(client, target, soon()));
+  EXPECT_EQ(server.requests()[1].header("authorization"), "") << "a token service is not to get it";
 }
 
 TEST(HttpBlob, OneThreadKeepsToOneConnection) {

@@ -94,6 +94,7 @@ struct HttpRequest {
   Authorizer* authorizer = nullptr;
   std::shared_ptr<const HostOptions> host = nullptr;  // null: nothing special; shared with whoever asks that host
   unsigned attempts = 0;                              // 0: the client's
+  bool netrc = false;  // with the login that HttpOptions::netrc has for the host, of each hop
   Patience patience;
 };
 

@@ -255,7 +255,7 @@ void set_options(Exchange& exchange, const HttpOptions& options, const HttpReque
   // No proxy reaches this machine's own loopback for us.
   auto origin = origin_of(url);
   if (proto::is_loopback_host(origin.substr(origin.find("://") + 3))) curl_easy_setopt(easy, CURLOPT_PROXY, "");
-  if (!options.netrc.empty() && !request.authorizer) {
+  if (!options.netrc.empty() && request.netrc) {
     curl_easy_setopt(easy, CURLOPT_NETRC, CURL_NETRC_OPTIONAL);
     curl_easy_setopt(easy, CURLOPT_NETRC_FILE, options.netrc.c_str());
   }

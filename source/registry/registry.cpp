@@ -82,10 +82,11 @@ Result<StoredManifest> RegistryStore::manifest(const std::string& reference, Dea
     return fail(Code::kUnsupported, "image " + name + ": hosts.toml of " + image_.registry + " leaves nobody to ask");
 
   std::optional<Error> first, own;  // of the mirrors; of the registry
-  const auto order = places_in_order(able.size(), [&](size_t i) { return able[i]->health->worth_asking(); });
+  const auto order = places_in_order(able.size(), [&](size_t i) { return able[i]->health->due(); });
   for (size_t i = 0; i < order.size(); ++i) {
     const Place& place = *able[order[i]];
     const bool last = i + 1 == order.size();
+    if (!place.health->worth_asking() && !last) continue;
     auto got = manifest_at(place, reference, name, wanted, last ? deadline : Deadline::after(deadline.left() / 2));
     if (got) {
       place.health->succeeded();
@@ -161,7 +162,7 @@ Result<std::shared_ptr<Blob>> RegistryStore::blob(const Digest& digest, uint64_t
   if (mirrors.empty())
     return fail(Code::kUnsupported, describe() + ": hosts.toml of " + image_.registry + " leaves nobody to pull from");
   if (mirrors.size() == 1) return std::move(mirrors.front().blob);
-  return std::shared_ptr<Blob>(std::make_shared<MirroredBlob>(std::move(mirrors)));
+  return std::shared_ptr<Blob>(std::make_shared<MirroredBlob>(std::move(mirrors), digest));
 }
 
 }  // namespace hydrant::source

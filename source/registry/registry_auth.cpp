@@ -77,6 +77,9 @@ RegistryAuth::RegistryAuth(std::shared_ptr<HttpClient> client, Place place, Dock
   if (!host_) return;
   auto elsewhere = std::make_shared<HostOptions>(*host_);
   elsewhere->headers.clear();
+  elsewhere->skip_verify = false;
+  elsewhere->client_cert.clear();
+  elsewhere->client_key.clear();
   host_elsewhere_ = std::move(elsewhere);
 }
 

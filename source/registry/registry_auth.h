@@ -67,7 +67,7 @@ class RegistryAuth final : public Authorizer {
   const std::shared_ptr<HttpClient> client_;  // shared with the store
   const std::string registry_, repository_, origin_;
   const std::shared_ptr<const HostOptions> host_;
-  std::shared_ptr<const HostOptions> host_elsewhere_;  // without the headers, which may hold secrets
+  std::shared_ptr<const HostOptions> host_elsewhere_;  // without headers, client certificate and blind trust
   const DockerConfig config_;
   const Clock& clock_;
   Guarded<State> state_;

@@ -97,6 +97,16 @@ class Takeover(Case):
         self.assertEqual((directory / "oracle.bin").read_bytes()[4096 * 200:4096 * 201], oracle.page(200))
         self.assertEqual(self.hydrant.run("doctor").returncode, 0)
 
+    def test_a_stop_is_one_for_a_keeper_that_came_later(self):
+        source = self.hydrant.base / "oracle.bin"
+        oracle.write(source, 16)
+        self.hydrant.ok("umount", self.hydrant.mount(f"file://{source}"))
+        self.kill(KEEPER)
+        wait_until(lambda: KEEPER not in self.hydrant.daemons(), what="the keeper is gone")
+        self.hydrant.start_keeper()
+        self.hydrant.ok("stop")
+        wait_until(lambda: not self.hydrant.daemons(), what="all of them have ended")
+
     def test_upgrades_under_readers(self):
         kills = Kills(self.hydrant, PAGES, seed=7)
         for _ in range(3):
