@@ -162,14 +162,23 @@ class Exec(Case):
             configuration.write_text(f"dir {disk}\ntag test\nbrun 70%\nbcull 60%\nbstop 5%\n"
                                      "frun 7%\nfcull 5%\nfstop 1%\nculltable 12\n")
             pid_file = self.directory / "pid"
-            # It leaves its parent behind and goes on in the background.
-            done = self.run_exec(CACHEFILESD, "-s", "-f", configuration, "-p", pid_file, options=self.shared(),
-                                 stdin=subprocess.DEVNULL)
-            self.assertEqual(done.returncode, 0, done.stderr)
+            def start():
+                """It leaves its parent behind and goes on in the background."""
+                pid_file.unlink(missing_ok=True)
+                done = self.run_exec(CACHEFILESD, "-s", "-f", configuration, "-p", pid_file, options=self.shared(),
+                                     stdin=subprocess.DEVNULL)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                return int(wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), what="its pid file"))
+            pid = start()
+            def has_culled():
+                nonlocal pid
+                # On a busy machine one of its own checks of its tables aborts it now and then; init would start it again.
+                if gone(pid):
+                    pid = start()
+                return free_percent() >= 70
             with contextlib.ExitStack() as stack:
-                pid = int(wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), what="its pid file"))
                 stack.callback(lambda: gone(pid) or os.kill(pid, signal.SIGKILL))
-                wait_until(lambda: free_percent() >= 70, 60, "it has culled")
+                wait_until(has_culled, 60, "it has culled")
                 self.assertFalse(any(path.exists() for path in oldest), "the oldest first")
                 left = len(objects())
                 self.assertGreater(left, 0, "and no more than it must")
