@@ -2,19 +2,16 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
+
 #include "base/check.h"
+#include "base/hex.h"
 
 namespace hydrant {
 
 namespace {
 
 EVP_MD_CTX* ctx(void* context) { return static_cast<EVP_MD_CTX*>(context); }
-
-int hex_value(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  return -1;
-}
 
 }  // namespace
 
@@ -40,11 +37,9 @@ Result<Digest> Digest::parse(std::string_view text) {
   }
   Digest digest;
   if (hex.size() != 64) return fail(Code::kInvalid, "digest '" + std::string(text) + "' is not 64 hex characters");
-  for (size_t i = 0; i < 32; ++i) {
-    int high = hex_value(hex[2 * i]), low = hex_value(hex[2 * i + 1]);
-    if (high < 0 || low < 0) return fail(Code::kInvalid, "digest '" + std::string(text) + "' is not lower-case hex");
-    digest.bytes[i] = std::byte(high << 4 | low);
-  }
+  const auto bytes = from_hex(hex);
+  if (!bytes) return fail(Code::kInvalid, "digest '" + std::string(text) + "' is not lower-case hex");
+  std::copy(bytes->begin(), bytes->end(), digest.bytes.begin());
   return digest;
 }
 

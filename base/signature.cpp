@@ -8,18 +8,13 @@
 #include <vector>
 
 #include "base/digest.h"
+#include "base/free_with.h"
+#include "base/hex.h"
 
 namespace hydrant {
 
 namespace {
 
-template <auto kFree>
-struct FreeWith {
-  template <class T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
 using Memory = std::unique_ptr<BIO, FreeWith<BIO_free>>;
 using Key = std::unique_ptr<EVP_PKEY, FreeWith<EVP_PKEY_free>>;
 using Context = std::unique_ptr<EVP_MD_CTX, FreeWith<EVP_MD_CTX_free>>;
@@ -36,23 +31,6 @@ const EVP_MD* hash_of(const Key& key) {
 }
 
 const unsigned char* raw(std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); }
-
-int digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-// Empty when it is no hex.
-std::vector<unsigned char> from_hex(std::string_view text) {
-  std::vector<unsigned char> out;
-  for (size_t i = 0; i + 1 < text.size(); i += 2) {
-    const int high = digit(text[i]), low = digit(text[i + 1]);
-    if (high < 0 || low < 0) return {};
-    out.push_back(static_cast<unsigned char>(high << 4 | low));
-  }
-  if (text.size() % 2 != 0) out.clear();
-  return out;
-}
 
 }  // namespace
 
@@ -78,10 +56,11 @@ Result<> verify(const std::string& public_key_pem, std::string_view text, std::s
   const Key key(PEM_read_bio_PUBKEY(memory_of(public_key_pem).get(), nullptr, no_password, nullptr));
   ERR_clear_error();
   if (!key) return fail(Code::kInvalid, "no public key in PEM; openssl pkey -pubout makes one");
-  const auto bytes = from_hex(signature);
+  const Buffer bytes = from_hex(signature).value_or(Buffer());
   const Context context(EVP_MD_CTX_new());
   const bool good = context && EVP_DigestVerifyInit(context.get(), nullptr, hash_of(key), nullptr, key.get()) == 1 &&
-                    EVP_DigestVerify(context.get(), bytes.data(), bytes.size(), raw(text), text.size()) == 1;
+                    EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),
+                                     raw(text), text.size()) == 1;
   ERR_clear_error();
   if (!good) return fail(Code::kDenied, "the signature is none of this key");
   return {};

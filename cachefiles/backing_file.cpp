@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/boot_id.h"
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -31,8 +32,8 @@ std::string map_path_of(const std::string& maps_directory, const proto::FileIden
 constexpr char kReadDirectly[] = "user.hydrant.read-directly";
 
 // Empty when it cannot be known.
-const std::string& boot_id() {
-  static const std::string id = read_file("/proc/sys/kernel/random/boot_id", 64).value_or(std::string());
+const std::string& this_boot() {
+  static const std::string id = boot_id().value_or(std::string());
   return id;
 }
 
@@ -40,7 +41,7 @@ bool is_read_directly(int fd) {
   char text[64];
   const ssize_t size = ::fgetxattr(fd, kReadDirectly, text, sizeof text);
   if (size < 0) return errno != ENODATA;
-  return boot_id().empty() || std::string_view(text, static_cast<size_t>(size)) == boot_id();
+  return this_boot().empty() || std::string_view(text, static_cast<size_t>(size)) == this_boot();
 }
 
 }  // namespace
@@ -137,7 +138,7 @@ int64_t BackingFile::write(Disk& disk, std::span<const Bytes> pieces, uint64_t o
 int BackingFile::mark_read_directly() {
   auto fd = open();
   if (!fd) return failed("open", fd.error());
-  const std::string& boot = boot_id();
+  const std::string& boot = this_boot();
   if (::fsetxattr(fd.get(), kReadDirectly, boot.data(), boot.size(), 0) != 0) return failed("setxattr", -errno);
   return 0;
 }

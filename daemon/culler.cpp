@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/nap.h"
 
 namespace hydrant::daemon {
 
@@ -58,10 +59,7 @@ Culler::Culler(cachefiles::Engine& engine, std::shared_ptr<cachefiles::Channel> 
 Culler::~Culler() { stop_.request_stop(); }
 
 bool Culler::pause(Duration duration) const {
-  std::mutex mutex;
-  std::condition_variable_any nobody;
-  std::unique_lock lock(mutex);
-  nobody.wait_for(lock, stop_.get_token(), duration, [] { return false; });
+  nap(stop_.get_token(), duration);
   return !stop_.stop_requested();
 }
 

@@ -2,7 +2,6 @@
 // gives back what has not been read lately of what is mounted. What cachefilesd is to the kernel's cache.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>

@@ -80,10 +80,4 @@ std::vector<MountRecord> load_records(const std::string& directory) {
   return records;
 }
 
-Result<std::string> boot_id() {
-  HYDRANT_TRY(std::string text, read_file("/proc/sys/kernel/random/boot_id", 64));
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
-}
-
 }  // namespace hydrant::daemon

@@ -29,7 +29,4 @@ void delete_record(const std::string& directory, const std::string& mount_point)
 // Files that are no records stay and are logged.
 std::vector<MountRecord> load_records(const std::string& directory);
 
-// Of this boot of the machine.
-Result<std::string> boot_id();
-
 }  // namespace hydrant::daemon

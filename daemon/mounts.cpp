@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <ctime>
 
+#include "base/boot_id.h"
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/fs_context.h"

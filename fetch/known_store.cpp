@@ -70,9 +70,7 @@ Result<std::shared_ptr<source::Blob>> KnownStore::blob(const Digest& digest, uin
   if (size > proto::kMaxDocument)
     return fail(Code::kCorrupt, store_->describe() + ": document " + digest.text() + " is larger than 4 MiB");
   if (auto document = known(digest)) return std::make_shared<MemoryBlob>(std::move(document->body), digest.text());
-  HYDRANT_TRY(auto blob, store_->blob(digest, size, deadline));
-  HYDRANT_TRY(Buffer bytes, source::read_all(*blob, {{0, size}, deadline, {}}));
-  if (sha256(bytes) != digest) return fail(Code::kCorrupt, blob->describe() + ": bytes do not match the digest");
+  HYDRANT_TRY(Buffer bytes, source::read_proven(*store_, digest, size, deadline));
   std::string body(as_text(bytes));
   remember(digest, "", body);
   return std::make_shared<MemoryBlob>(std::move(body), digest.text());

@@ -66,14 +66,24 @@ class MetadataOrigin final : public LazyOrigin {
   const uint64_t size_;
 };
 
-class LayerOrigin final : public LazyOrigin {
+// What stands somewhere else and is read by its index.
+class IndexedOrigin : public LazyOrigin {
  public:
-  LayerOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
-  std::string place() const override { return place_of(row_.source); }
-  Result<std::shared_ptr<const image::Layout>> layout() override {
+  IndexedOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
+  std::string place() const final { return place_of(row_.source); }
+  Result<std::shared_ptr<const image::Layout>> layout() final {
     HYDRANT_TRY(auto index, origins_.index(row_));
     return image::make_layout(std::move(index));
   }
+
+ protected:
+  Origins& origins_;
+  const ObjectRow row_;
+};
+
+class LayerOrigin final : public IndexedOrigin {
+ public:
+  using IndexedOrigin::IndexedOrigin;
 
  private:
   Result<std::shared_ptr<source::Blob>> open(Deadline deadline) override {
@@ -82,19 +92,12 @@ class LayerOrigin final : public LazyOrigin {
     return store->blob(row_.layer, row_.stored_size, deadline);
   }
   Result<> usable() override { return origins_.usable(row_.id); }
-  Origins& origins_;
-  const ObjectRow row_;
 };
 
-// A remote tarball, read by its index.
-class TarballOrigin final : public LazyOrigin {
+// A remote tarball.
+class TarballOrigin final : public IndexedOrigin {
  public:
-  TarballOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
-  std::string place() const override { return place_of(row_.source); }
-  Result<std::shared_ptr<const image::Layout>> layout() override {
-    HYDRANT_TRY(auto index, origins_.index(row_));
-    return image::make_layout(std::move(index));
-  }
+  using IndexedOrigin::IndexedOrigin;
 
  private:
   Result<std::shared_ptr<source::Blob>> open(Deadline deadline) override {
@@ -102,8 +105,6 @@ class TarballOrigin final : public LazyOrigin {
     HYDRANT_TRY(auto device, Digest::parse(row_.id));
     return origins_.open_tarball(reference, device, deadline);
   }
-  Origins& origins_;
-  const ObjectRow row_;
 };
 
 // A single remote object. Nothing proves its content but the origin's own validators.

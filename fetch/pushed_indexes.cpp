@@ -26,11 +26,7 @@ constexpr size_t kMaxKey = 64 << 10;
 constexpr uint64_t kMaxIndex = 256 << 20;
 
 Result<Buffer> read_blob(source::ImageStore& store, const Digest& digest, uint64_t size, std::stop_token stop) {
-  const Deadline deadline = Deadline::after(kTakeDeadline);
-  HYDRANT_TRY(auto blob, store.blob(digest, size, deadline));
-  HYDRANT_TRY(auto bytes, source::read_all(*blob, {{0, size}, deadline, stop}));
-  if (sha256(bytes) != digest) return fail(Code::kCorrupt, blob->describe() + ": bytes do not match the digest");
-  return bytes;
+  return source::read_proven(store, digest, size, Deadline::after(kTakeDeadline), stop);
 }
 
 image::LayerExpectation expectation(const LayerReading& reading) {

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/log.h"
-#include "fetch/write_all.h"
+#include "base/nap.h"
 
 namespace hydrant::fetch {
 

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <condition_variable>
-#include <mutex>
+
+#include "base/nap.h"
 
 namespace hydrant::fetch {
 
@@ -33,13 +33,6 @@ Result<> write_all(ObjectHandle& handle, Bytes bytes, uint64_t offset, std::stop
     pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(50));
   }
   return {};
-}
-
-void nap(std::stop_token stop, Duration duration) {
-  std::mutex mutex;
-  std::condition_variable_any wake;
-  std::unique_lock lock(mutex);
-  wake.wait_for(lock, stop, duration, [] { return false; });
 }
 
 }  // namespace hydrant::fetch

@@ -12,7 +12,4 @@ namespace hydrant::fetch {
 // when the cache has left.
 Result<> write_all(ObjectHandle& handle, Bytes bytes, uint64_t offset, std::stop_token stop, Duration patience);
 
-// Sleeps unless stopped.
-void nap(std::stop_token stop, Duration duration);
-
 }  // namespace hydrant::fetch

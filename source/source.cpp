@@ -32,4 +32,12 @@ Result<> ImageStore::put_referrer(const Digest&, const proto::Descriptor&, std::
   return put_blob({}, {}, deadline);
 }
 
+Result<Buffer> read_proven(ImageStore& store, const Digest& digest, uint64_t size, Deadline deadline,
+                           std::stop_token stop) {
+  HYDRANT_TRY(auto blob, store.blob(digest, size, deadline));
+  HYDRANT_TRY(Buffer bytes, read_all(*blob, {{0, size}, deadline, stop}));
+  if (sha256(bytes) != digest) return fail(Code::kCorrupt, blob->describe() + ": bytes do not match the digest");
+  return bytes;
+}
+
 }  // namespace hydrant::source

@@ -84,4 +84,8 @@ class ImageStore {
                                 Deadline deadline);
 };
 
+// A blob of `store`, whole, once its bytes match the digest; else kCorrupt.
+Result<Buffer> read_proven(ImageStore& store, const Digest& digest, uint64_t size, Deadline deadline,
+                           std::stop_token stop = {});
+
 }  // namespace hydrant::source

@@ -1,9 +1,9 @@
 #include "source/http/backoff.h"
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
 #include <random>
+
+#include "base/nap.h"
 
 namespace hydrant::source {
 
@@ -24,10 +24,7 @@ Result<> Backoff::wait(const Error& cause, std::optional<std::chrono::seconds> r
   if (retry_after) pause = std::max<Duration>(pause, *retry_after);
   if (pause >= patience_.deadline.left()) return fail(cause);
 
-  std::mutex mutex;
-  std::condition_variable_any nobody;
-  std::unique_lock lock(mutex);
-  nobody.wait_for(lock, patience_.stop, pause, [] { return false; });
+  nap(patience_.stop, pause);
   if (patience_.stop.stop_requested()) return fail(Code::kCancelled, "cancelled");
   return {};
 }

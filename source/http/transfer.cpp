@@ -6,6 +6,7 @@
 #include <cctype>
 
 #include "base/check.h"
+#include "base/free_with.h"
 #include "proto/http_header.h"
 #include "proto/reference.h"
 
@@ -19,13 +20,6 @@ constexpr size_t kMaxErrorBody = 64 << 10;
 constexpr size_t kMaxIdle = 64;  // kept connections, all origins together
 constexpr long kReceiveBuffer = 256 << 10;
 
-template <auto kFree>
-struct FreeWith {
-  template <class T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
 using Easy = std::unique_ptr<CURL, FreeWith<curl_easy_cleanup>>;
 using Multi = std::unique_ptr<CURLM, FreeWith<curl_multi_cleanup>>;
 using HeaderList = std::unique_ptr<curl_slist, FreeWith<curl_slist_free_all>>;
