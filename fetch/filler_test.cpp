@@ -9,7 +9,7 @@
 
 #include "fetch/fake_control.h"
 #include "image/index/identity_layout.h"
-#include "image/index/merkle.h"
+#include "proto/merkle.h"
 #include "source/fake.h"
 
 namespace hydrant::fetch {
@@ -32,7 +32,7 @@ class FakeOrigin final : public Origin {
   explicit FakeOrigin(const Buffer& content) : blob_(std::make_shared<FakeBlob>(content)) {
     std::vector<Digest> leaves;
     for (uint64_t at = 0; at < content.size(); at += kGranule)
-      leaves.push_back(image::leaf_digest(Bytes(content).subspan(at, std::min(kGranule, content.size() - at))));
+      leaves.push_back(proto::leaf_digest(Bytes(content).subspan(at, std::min(kGranule, content.size() - at))));
     layout_ = std::make_shared<image::IdentityLayout>(content.size(), kGranule, std::move(leaves));
   }
   Result<std::shared_ptr<const image::Layout>> layout() override {

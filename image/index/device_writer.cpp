@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "image/index/merkle.h"
+#include "proto/merkle.h"
 
 namespace hydrant::image {
 namespace {
@@ -67,7 +67,7 @@ Result<uint64_t> DeviceWriter::finish() {
 
 Result<> DeviceWriter::emit(uint64_t device_offset, Bytes bytes) {
   for (size_t at = 0; at < bytes.size(); at += granule_)
-    leaves.push_back(leaf_digest(bytes.subspan(at, std::min<size_t>(granule_, bytes.size() - at))));
+    leaves.push_back(proto::leaf_digest(bytes.subspan(at, std::min<size_t>(granule_, bytes.size() - at))));
   return sink_ ? sink_(device_offset, bytes) : Result<>();
 }
 

@@ -4,7 +4,7 @@
 
 #include "base/check.h"
 #include "image/index/granule_assembler.h"
-#include "image/index/merkle.h"
+#include "proto/merkle.h"
 
 namespace hydrant::image {
 
@@ -51,7 +51,7 @@ class IdentityLayout::Decoding final : public Layout::Decoder {
   std::string where() const { return "object bytes " + std::to_string(fill_.stored.begin); }
 
   Result<> prove(uint64_t offset, Bytes bytes) {
-    if (layout_.leaves_ && leaf_digest(bytes) != (*layout_.leaves_)[offset / layout_.granule_])
+    if (layout_.leaves_ && proto::leaf_digest(bytes) != (*layout_.leaves_)[offset / layout_.granule_])
       return fail(Code::kCorrupt, "object bytes " + std::to_string(offset) + " do not match their digest");
     return sink_(offset, bytes);
   }

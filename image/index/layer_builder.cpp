@@ -11,11 +11,11 @@
 #include "image/gzip/inflater.h"
 #include "image/gzip/window_trim.h"
 #include "image/index/device_writer.h"
-#include "image/index/merkle.h"
 #include "image/index/stage.h"
 #include "image/index/zstd_frame.h"
 #include "image/tar/tar_reader.h"
 #include "image/zstd/zstd_stream.h"
+#include "proto/merkle.h"
 
 namespace hydrant::image {
 namespace {
@@ -195,11 +195,12 @@ class LayerBuilder::Pipeline {
     content.files = std::move(writer_.files);
     content.rows = std::move(writer_.rows());
     content.leaves = std::move(writer_.leaves);
-    return BuiltLayer{.index = encode_layer_index(content),
-                      .ident = content.ident,
-                      .merkle_root = merkle_root(content.leaves, {device_size, options_.granule, kLayoutVersion}),
-                      .files = content.files.size(),
-                      .widest_span = widest_span(content.checkpoints, stored_end)};
+    return BuiltLayer{
+        .index = encode_layer_index(content),
+        .ident = content.ident,
+        .merkle_root = proto::merkle_root(content.leaves, {device_size, options_.granule, kLayoutVersion}),
+        .files = content.files.size(),
+        .widest_span = widest_span(content.checkpoints, stored_end)};
   }
 
   // The first error stays; it says which layer. Release here, acquire in `feed` and `complete`.

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include "image/index/index_fixture.h"
-#include "image/index/merkle.h"
 #include "image/zstd/zstd_fixture.h"
 
 namespace hydrant::image {

@@ -10,8 +10,8 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "image/index/index_sections.h"
-#include "image/index/merkle.h"
 #include "image/index/zstd_frame.h"
+#include "proto/merkle.h"
 
 namespace hydrant::image {
 namespace {
@@ -44,7 +44,7 @@ std::vector<Digest> chunk_digests(const std::vector<Chunk>& chunks) {
 }
 
 Digest root_of(const LayerIdent& ident, const std::vector<Digest>& proofs) {
-  return merkle_root(proofs, {ident.device_size, ident.granule, ident.layout_version});
+  return proto::merkle_root(proofs, {ident.device_size, ident.granule, ident.layout_version});
 }
 
 }  // namespace

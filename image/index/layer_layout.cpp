@@ -5,9 +5,9 @@
 #include "base/check.h"
 #include "image/gzip/span_decoder.h"
 #include "image/index/chunk_layout.h"
-#include "image/index/merkle.h"
 #include "image/index/row_map.h"
 #include "image/zstd/zstd_span_decoder.h"
+#include "proto/merkle.h"
 
 namespace hydrant::image {
 
@@ -89,7 +89,7 @@ class LayerLayout::Decoding final : public Layout::Decoder {
   }
 
   Result<> prove(uint64_t offset, Bytes bytes) {
-    if (leaf_digest(bytes) != index_.leaves()[offset / index_.ident().granule])
+    if (proto::leaf_digest(bytes) != index_.leaves()[offset / index_.ident().granule])
       return fail(Code::kCorrupt, "layer " + index_.ident().digest.text() + ": device bytes " + std::to_string(offset) +
                                       "-" + std::to_string(offset + bytes.size()) + " do not match their digest");
     return sink_(offset, bytes);

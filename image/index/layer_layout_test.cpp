@@ -4,8 +4,8 @@
 
 #include "image/index/identity_layout.h"
 #include "image/index/index_fixture.h"
-#include "image/index/merkle.h"
 #include "image/zstd/zstd_fixture.h"
+#include "proto/merkle.h"
 
 namespace hydrant::image {
 namespace {
@@ -128,7 +128,7 @@ TEST(IdentityLayout, IsTheObjectPaddedToABlock) {
     device.resize(round_up(size, 4096));
     std::vector<Digest> leaves;
     for (size_t at = 0; at < device.size(); at += 64 << 10)
-      leaves.push_back(leaf_digest(Bytes(device).subspan(at, std::min<size_t>(64 << 10, device.size() - at))));
+      leaves.push_back(proto::leaf_digest(Bytes(device).subspan(at, std::min<size_t>(64 << 10, device.size() - at))));
     expect_round_trips(IdentityLayout(size, 64 << 10), object, device, 20);
     IdentityLayout proven(size, 64 << 10, leaves);
     expect_round_trips(proven, object, device, 20);

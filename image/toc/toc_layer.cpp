@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "image/gzip/inflater.h"
-#include "image/index/merkle.h"
 #include "image/tar/tar_reader.h"
 #include "image/toc/toc_table.h"
 #include "image/zstd/zstd_span_decoder.h"

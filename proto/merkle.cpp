@@ -1,6 +1,8 @@
-#include "image/index/merkle.h"
+#include "proto/merkle.h"
 
-namespace hydrant::image {
+#include <vector>
+
+namespace hydrant::proto {
 namespace {
 
 constexpr uint8_t kLeaf = 0, kInner = 1, kRoot = 2;
@@ -18,8 +20,8 @@ Digest hash(uint8_t prefix, Bytes first, Bytes second = {}) {
 
 Digest leaf_digest(Bytes granule) { return hash(kLeaf, granule); }
 
-Digest merkle_root(const std::vector<Digest>& leaves, const MerkleShape& shape) {
-  std::vector<Digest> level = leaves;
+Digest merkle_root(std::span<const Digest> leaves, const MerkleShape& shape) {
+  std::vector<Digest> level(leaves.begin(), leaves.end());
   while (level.size() > 1) {
     size_t out = 0;
     for (size_t i = 0; i < level.size(); i += 2)
@@ -34,4 +36,4 @@ Digest merkle_root(const std::vector<Digest>& leaves, const MerkleShape& shape) 
   return hash(kRoot, bound, level.empty() ? Digest{}.bytes : level[0].bytes);
 }
 
-}  // namespace hydrant::image
+}  // namespace hydrant::proto
