@@ -188,7 +188,7 @@ Result<> LayerStreamer::run(Job& job) {
   expected.size = wanted.size;
   expected.diff_id = wanted.diff_id;
   expected.media_type = wanted.media_type;
-  image::LayerBuilder builder(expected, {}, sink);
+  image::LayerBuilder builder(expected, {.spool = paths_.spool()}, sink);
   auto read = blob->read({{0, wanted.size}, stream_deadline(wanted.size), stop}, [&](Bytes bytes) {
     job.done.fetch_add(bytes.size(), std::memory_order_relaxed);
     return bytes.empty() ? Result<>() : builder.feed(bytes);

@@ -18,6 +18,8 @@ struct Paths {
   std::string hydrantd_socket() const { return run() + "/hydrantd.sock"; }
   std::string catalogue() const { return root + "/fetch/catalogue.db"; }
   std::string credentials() const { return root + "/fetch/credentials.json"; }
+  // Where an EROFS layer is kept while it streams by.
+  std::string spool() const { return root + "/fetch"; }
   // Public keys, *.pem, whose signatures on pushed indexes are believed.
   std::string trusted_keys() const { return root + "/trust"; }
   // `name`: the layer's digest, or the device of one that is read by its table of contents or a pushed index.

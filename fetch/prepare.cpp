@@ -82,6 +82,26 @@ ObjectKind kind_of(const LayerReading& reading) {
   return reading.toc ? ObjectKind::kTocLayer : ObjectKind::kLayer;
 }
 
+// What is no layer goes: hints how to read the layer in front. kUnsupported: an EROFS layer that is more than a tree,
+// by the role that the EROFS image layer specification has given it.
+Result<> settle_layers(source::ResolvedImage& image) {
+  auto& layers = image.manifest.layers;
+  auto& diff_ids = image.config.diff_ids;
+  for (size_t i = layers.size(); i-- > 0;) {
+    HYDRANT_TRY(auto format, proto::layer_format(layers[i].media_type));
+    if (format == proto::LayerFormat::kErofsChunkIndex) {
+      layers.erase(layers.begin() + ptrdiff_t(i));
+      diff_ids.erase(diff_ids.begin() + ptrdiff_t(i));
+      continue;
+    }
+    auto role = layers[i].annotations.find("org.erofs.role");
+    if (role != layers[i].annotations.end() && role->second != "overlay-lower")
+      return fail(Code::kUnsupported, "layer " + layers[i].digest.text() + " has the role \"" + role->second +
+                                          "\", which only holds data of another one; that cannot be mounted");
+  }
+  return {};
+}
+
 Result<> check_push(const proto::SourceReference& source, const proto::PrepareRequest& request) {
   if (!request.push) return {};
   if (source.kind != proto::SourceKind::kRegistry || !request.index_only)
@@ -152,12 +172,10 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
     events.warning(warning);
   }
 
+  if (auto settled = settle_layers(image.resolved); !settled)
+    return fail(std::move(settled).error().in(image.source.display()));
   const auto& layers = image.resolved.manifest.layers;
   for (size_t i = 0; i < layers.size(); ++i) {
-    HYDRANT_TRY(auto format, proto::layer_format(layers[i].media_type));
-    if (format == proto::LayerFormat::kErofs)
-      return fail(Code::kUnsupported, image.source.display() + ": layer " + layers[i].digest.text() + " has type " +
-                                          layers[i].media_type + ", which cannot be mounted yet");
     image.readings.push_back({layers[i].digest, layers[i].size, image.resolved.config.diff_ids[i],
                               image::toc_reference(layers[i].annotations)});
   }

@@ -385,11 +385,11 @@ TEST_F(PrepareTest, AFailingOriginIsNoReasonToStream) {
 
 TEST_F(PrepareTest, NamesWhatItCannotMount) {
   Layer layer = add_layer({{"a", image::fixture::text(1000)}});
-  add_image("1", {layer}, "application/vnd.erofs.layer.v1");
-  auto erofs = prepare();
-  ASSERT_FALSE(erofs);
-  EXPECT_EQ(erofs.error().code, Code::kUnsupported);
-  EXPECT_NE(erofs.error().what.find("erofs"), std::string::npos) << erofs.error().what;
+  add_image("1", {layer}, "application/vnd.foreign.layer");
+  auto foreign = prepare();
+  ASSERT_FALSE(foreign);
+  EXPECT_EQ(foreign.error().code, Code::kUnsupported);
+  EXPECT_NE(foreign.error().what.find("foreign"), std::string::npos) << foreign.error().what;
   EXPECT_TRUE(layer.blob->reads().empty());
   EXPECT_EQ(prepare("missing").error().code, Code::kNotFound);
 

@@ -29,6 +29,9 @@ inline constexpr uint32_t kCompatChecksum = 0x1;
 inline constexpr uint32_t kCompatMtime = 0x2;
 inline constexpr uint32_t kIncompatChunked = 0x4;
 inline constexpr uint32_t kIncompatDeviceTable = 0x8;
+// What images of others may have that changes nothing for files that are not compressed: how compressed ones are padded
+// and grouped, chunks, devices, tails and fragments, and long attribute prefixes, which show where they are used.
+inline constexpr uint32_t kIncompatRead = 0x7f;
 
 struct Superblock {
   uint32_t magic = kMagic;

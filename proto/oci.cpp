@@ -201,6 +201,10 @@ constexpr auto kLayerTypes = std::to_array<LayerType>({
     {"application/vnd.docker.image.rootfs.foreign.diff.tar", LayerFormat::kTar},
     {"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", LayerFormat::kTarGzip},
     {"application/vnd.erofs.layer.v1", LayerFormat::kErofs},
+    {"application/vnd.erofs.layer.v1+zstd", LayerFormat::kErofs},
+    {"application/vnd.erofs", LayerFormat::kErofs},
+    {"application/vnd.erofs+zstd", LayerFormat::kErofs},
+    {"application/vnd.erofs.chunk-index.v1", LayerFormat::kErofsChunkIndex},
 });
 
 // What a config media type other than an image's stands for, in words.
@@ -283,9 +287,10 @@ Result<ImageConfig> decode_config(std::string_view body) {
   HYDRANT_TRY(Json json, parse_object(body, "image config"));
   ImageConfig out;
   out.platform = platform_of(json);
-  const Json* rootfs = object_field(json, "rootfs");
-  if (!rootfs) return fail(Code::kCorrupt, "image config has no rootfs");
-  HYDRANT_TRY(const Json* ids, array_field(*rootfs, "diff_ids", kMaxLayers));
+  const Json* ids = nullptr;
+  if (const Json* rootfs = object_field(json, "rootfs")) {
+    HYDRANT_TRY(ids, array_field(*rootfs, "diff_ids", kMaxLayers));
+  }
   if (ids) {
     for (const Json& id : *ids) {
       if (!id.is_string()) return fail(Code::kCorrupt, "image config: diff_ids holds something else than strings");
@@ -342,10 +347,32 @@ Result<> check_is_image(const ImageManifest& manifest) {
   return {};
 }
 
-Result<> check_config_fits(const ImageManifest& manifest, const ImageConfig& config) {
-  if (manifest.layers.size() != config.diff_ids.size())
-    return fail(Code::kCorrupt, "manifest has " + std::to_string(manifest.layers.size()) + " layers, config has " +
-                                    std::to_string(config.diff_ids.size()) + " diff_ids");
+Result<> settle_diff_ids(const ImageManifest& manifest, ImageConfig& config) {
+  const auto& layers = manifest.layers;
+  auto& ids = config.diff_ids;
+  const bool listed = ids.size() == layers.size();
+  const auto mismatch = fail(Code::kCorrupt, "manifest has " + std::to_string(layers.size()) + " layers, config has " +
+                                                 std::to_string(ids.size()) + " diff_ids");
+  if (!listed && !ids.empty()) return mismatch;
+  ids.resize(layers.size());
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto format = layer_format(layers[i].media_type);
+    const bool erofs = format && (*format == LayerFormat::kErofs || *format == LayerFormat::kErofsChunkIndex);
+    if (erofs) {
+      auto annotated = layers[i].annotations.find("org.erofs.uncompressed-digest");
+      if (annotated != layers[i].annotations.end()) {
+        auto digest = Digest::parse(annotated->second);
+        if (!digest)
+          return fail(Code::kCorrupt, "layer " + layers[i].digest.text() + ": '" + shown(annotated->second) +
+                                          "' is no uncompressed digest");
+        ids[i] = *digest;
+        continue;
+      }
+    }
+    if (listed) continue;
+    if (!erofs || layers[i].media_type.ends_with("+zstd")) return mismatch;
+    ids[i] = layers[i].digest;
+  }
   return {};
 }
 

@@ -68,12 +68,18 @@ struct ImageManifest {
 
 struct ImageConfig {
   Platform platform;
-  std::vector<Digest> diff_ids;  // of the uncompressed layers, bottom first
+  std::vector<Digest> diff_ids;  // of the uncompressed layers, bottom first; empty when the config has none
   std::vector<std::string> env, entrypoint, cmd;
   std::string user, working_dir;
 };
 
-enum class LayerFormat : uint8_t { kTar, kTarGzip, kTarZstd, kErofs };
+enum class LayerFormat : uint8_t {
+  kTar,
+  kTarGzip,
+  kTarZstd,
+  kErofs,            // a file system image, plain or in zstd
+  kErofsChunkIndex,  // no layer, but how to read the one in front of it in the middle
+};
 
 // `media_type` is what the store said; when it is empty or generic, the document's own mediaType or its shape decides.
 // kUnsupported: a document that is neither (a schema 1 manifest is named); kCorrupt: no JSON, or fields that are wrong.
@@ -90,8 +96,9 @@ Result<Descriptor> choose_platform(const ImageIndex& index, const Platform& want
 // has a layer of an unknown type: the message names it.
 Result<> check_is_image(const ImageManifest& manifest);
 
-// As many diff_ids as layers.
-Result<> check_config_fits(const ImageManifest& manifest, const ImageConfig& config);
+// As many diff_ids as layers. Those of EROFS layers stand in the manifest, too, or are their digests, as the EROFS
+// image layer specification has it; a config without any is completed. kCorrupt when one is missing.
+Result<> settle_diff_ids(const ImageManifest& manifest, ImageConfig& config);
 
 // By media type alone. Registries carry mislabelled layers, so readers look at the first bytes too.
 Result<LayerFormat> layer_format(std::string_view media_type);

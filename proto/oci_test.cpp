@@ -90,12 +90,32 @@ TEST(OciConfig, DiffIdsMustMatchTheLayers) {
   EXPECT_EQ(config.platform.text(), "linux/amd64");
   EXPECT_EQ(config.env, std::vector<std::string>{"A=1"});
   auto manifest = manifest_of(manifest_text(media::kOciConfig, kGzip));
-  EXPECT_TRUE(check_config_fits(manifest, config));
-  config.diff_ids.clear();
-  EXPECT_EQ(check_config_fits(manifest, config).error().code, Code::kCorrupt);
-  EXPECT_FALSE(decode_config("{}"));
+  EXPECT_TRUE(settle_diff_ids(manifest, config));
+  EXPECT_EQ(config.diff_ids.size(), 1U);
+  auto none = decode_config("{}").value();
+  EXPECT_EQ(settle_diff_ids(manifest, none).error().code, Code::kCorrupt);
+  config.diff_ids.emplace_back();
+  EXPECT_EQ(settle_diff_ids(manifest, config).error().code, Code::kCorrupt);
   EXPECT_FALSE(decode_config(R"({"rootfs":{"diff_ids":[5]}})"));
   EXPECT_FALSE(decode_config(R"({"rootfs":{"diff_ids":[]},"config":{"Env":[1]}})"));
+}
+
+TEST(OciConfig, ErofsLayersNeedNoDiffIdsInTheConfig) {
+  ImageManifest manifest;
+  manifest.layers.resize(2);
+  manifest.layers[0].media_type = "application/vnd.erofs";
+  manifest.layers[0].digest = *Digest::parse(digest_text('1'));
+  manifest.layers[1].media_type = "application/vnd.erofs+zstd";
+  manifest.layers[1].digest = *Digest::parse(digest_text('2'));
+  ImageConfig config;
+  EXPECT_EQ(settle_diff_ids(manifest, config).error().code, Code::kCorrupt) << "zstd has a diff_id of its own";
+  manifest.layers[1].annotations["org.erofs.uncompressed-digest"] = digest_text('3');
+  config = {};
+  ASSERT_TRUE(settle_diff_ids(manifest, config));
+  EXPECT_EQ(config.diff_ids[0].text(), digest_text('1'));
+  EXPECT_EQ(config.diff_ids[1].text(), digest_text('3'));
+  manifest.layers[1].annotations["org.erofs.uncompressed-digest"] = "md5:1";
+  EXPECT_FALSE(settle_diff_ids(manifest, config));
 }
 
 TEST(OciPlatform, TheBestEntryIsChosen) {

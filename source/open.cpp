@@ -39,7 +39,7 @@ Result<ResolvedImage> resolve(ImageStore& store, const std::string& reference,
   HYDRANT_TRY(Buffer body, read_all(*blob, {.range = {0, config.size}, .deadline = deadline, .stop = {}}));
   HYDRANT_TRY_VOID(proto::check_bytes(config, body));
   HYDRANT_TRY(image.config, proto::decode_config(as_text(body)));
-  HYDRANT_TRY_VOID(proto::check_config_fits(image.manifest, image.config));
+  HYDRANT_TRY_VOID(proto::settle_diff_ids(image.manifest, image.config));
   if (platform) {
     proto::Descriptor self = config;
     self.platform = image.config.platform;

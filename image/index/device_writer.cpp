@@ -34,6 +34,11 @@ void DevicePlacer::place(FileEntry& entry, const std::vector<TarSegment>& segmen
   }
 }
 
+void DevicePlacer::assume(std::vector<LayoutRow> placed) {
+  rows = std::move(placed);
+  end_ = rows.empty() ? 0 : rows.back().device_offset + rows.back().length;
+}
+
 uint64_t DevicePlacer::size() const { return round_up(end_, kBlock); }
 
 DeviceWriter::DeviceWriter(uint32_t granule, DeviceSink sink)
@@ -46,6 +51,13 @@ Result<> DeviceWriter::on_entry(FileEntry&& entry, TarData&& data) {
   HYDRANT_TRY_VOID(check_xattrs(entry));
   placer_.place(entry, data.segments);
   files.push_back(std::move(entry));
+  return {};
+}
+
+Result<> DeviceWriter::assume(FileTable table, std::vector<LayoutRow> rows) {
+  for (const auto& entry : table) HYDRANT_TRY_VOID(check_xattrs(entry));
+  files = std::move(table);
+  placer_.assume(std::move(rows));
   return {};
 }
 

@@ -1,4 +1,5 @@
-// Lays out a layer's device while its tar is read (the V layout): every file on a block of its own, in tar order.
+// Lays out a layer's device while its tar is read (the V layout): every file on a block of its own, in tar order. An
+// EROFS image comes with its layout made (erofs_rows.h), and what is its tar is the image.
 #pragma once
 
 #include <vector>
@@ -20,6 +21,8 @@ class DevicePlacer {
   // Gives `entry` its data pieces, behind those of the entries before. Segments of a sparse file that meet inside a
   // block share it; blocks that are all hole get no place.
   void place(FileEntry& entry, const std::vector<TarSegment>& segments);
+  // Instead of entries: the rows of all of them, placed already.
+  void assume(std::vector<LayoutRow> placed);
   // Of the device: whole blocks.
   uint64_t size() const;
 
@@ -38,6 +41,9 @@ class DeviceWriter final : public TarVisitor {
   Result<> on_entry(FileEntry&& entry, TarData&& data) override;
   Result<> on_data(uint64_t tar_offset, Bytes bytes) override;
   Result<> on_entry_end() override { return {}; }
+
+  // Instead of entries: all of them, with their data pieces and the rows of those. The rows' data follows as of a tar.
+  Result<> assume(FileTable table, std::vector<LayoutRow> rows);
 
   // The tar is complete; yields the device's size.
   Result<uint64_t> finish();

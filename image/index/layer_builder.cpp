@@ -11,9 +11,9 @@
 #include "image/gzip/inflater.h"
 #include "image/gzip/window_trim.h"
 #include "image/index/device_writer.h"
+#include "image/index/plain_reader.h"
 #include "image/index/stage.h"
 #include "image/index/zstd_frame.h"
-#include "image/tar/tar_reader.h"
 #include "image/zstd/zstd_stream.h"
 #include "proto/merkle.h"
 
@@ -21,45 +21,32 @@ namespace hydrant::image {
 namespace {
 
 constexpr std::string_view kGenerator = "hydrant";
-constexpr size_t kSniffed = 512;      // a tar header; enough to know every kind
 constexpr size_t kBatch = 256 << 10;  // stored bytes hashed at once
 constexpr size_t kPlainPiece = 512 << 10;
 constexpr size_t kQueue = 8;  // tasks a stage lies behind: 4 MiB of plain bytes
 constexpr int kWindowLevel = 3;
 
-enum class Kind { kGzip, kTar, kZstd, kUnknown };
-
-// The sum of a header's bytes, its checksum field counted as blanks, stands in that field in octal. V7 archives have
-// nothing else to know them by.
-bool has_tar_checksum(Bytes block) {
-  uint64_t sum = 0, stored = 0;
-  for (size_t i = 0; i < block.size(); ++i) sum += i >= 148 && i < 156 ? ' ' : uint8_t(block[i]);
-  for (char digit : as_text(block.subspan(148, 8)))
-    if (digit >= '0' && digit <= '7') stored = stored * 8 + uint64_t(digit - '0');
-  return stored == sum;
-}
+enum class Kind { kGzip, kPlain, kZstd, kUnknown };
 
 Kind sniff(Bytes head) {
   if (head.size() >= 2 && head[0] == std::byte{0x1f} && head[1] == std::byte{0x8b}) return Kind::kGzip;
   const uint32_t magic = head.size() >= 4 ? load_le<uint32_t>(head.data()) : 0;
   if (magic == 0xfd2fb528 || (magic & 0xfffffff0) == 0x184d2a50) return Kind::kZstd;
-  if (head.size() < kSniffed) return Kind::kUnknown;
-  const bool zeros = std::all_of(head.begin(), head.end(), [](std::byte b) { return b == std::byte{0}; });
-  return zeros || has_tar_checksum(head.first(kSniffed)) ? Kind::kTar : Kind::kUnknown;
+  return plain_kind(head) == PlainKind::kUnknown ? Kind::kUnknown : Kind::kPlain;
 }
 
 }  // namespace
 
-// Three threads: the feeder decompresses; `hasher_` hashes stored and plain bytes; `device_` reads the tar, fills the
-// device and packs windows. Between them go bounded queues of tasks; a task owns its bytes. Members below "owned by"
-// lines are touched by that thread alone until `drain`.
+// Three threads: the feeder decompresses; `hasher_` hashes stored and plain bytes; `device_` reads the tar or keeps the
+// EROFS image, fills the device and packs windows. Between them go bounded queues of tasks; a task owns its bytes.
+// Members below "owned by" lines are touched by that thread alone until `drain`.
 class LayerBuilder::Pipeline {
  public:
   Pipeline(LayerExpectation expected, LayerBuilderOptions options, DeviceSink sink)
       : expected_(std::move(expected)),
         options_(options),
         writer_(options.granule, std::move(sink)),
-        reader_(writer_),
+        reader_(writer_, options.spool),
         hasher_("hy-hash", kQueue),
         device_("hy-device", kQueue) {
     HYDRANT_CHECK(options_.span >= (256 << 10) && options_.span <= (16 << 20), "LayerBuilderOptions::span");
@@ -72,10 +59,10 @@ class LayerBuilder::Pipeline {
     if (failed_.load(std::memory_order_acquire)) return first_error();
     stored_size_ += stored.size();
     if (!kind_) {
-      const size_t size = std::min(stored.size(), kSniffed - head_.size());
+      const size_t size = std::min(stored.size(), kPlainHead - head_.size());
       append(head_, stored.first(size));
       stored = stored.subspan(size);
-      if (head_.size() < kSniffed) return {};
+      if (head_.size() < kPlainHead) return {};
       if (auto begun = begin(); !begun) return set_error(std::move(begun).error());
     }
     if (auto done = pass_on(stored); !done) return set_error(std::move(done).error());
@@ -99,7 +86,7 @@ class LayerBuilder::Pipeline {
     if (*kind_ == Kind::kUnknown) {
       const bool known = type.ends_with("tar") || type.ends_with("gzip") || type.ends_with("zstd");
       return fail(known ? Code::kCorrupt : Code::kUnsupported,
-                  "is neither gzip nor zstd nor tar (media type " + type + ")");
+                  "is neither gzip nor zstd nor tar nor EROFS (media type " + type + ")");
     }
     if (*kind_ == Kind::kZstd)
       zstd_.emplace(
@@ -120,7 +107,7 @@ class LayerBuilder::Pipeline {
     for (; !stored.empty() && !failed_.load(std::memory_order_acquire);) {
       const Bytes part = stored.first(std::min(stored.size(), kBatch));
       stored = stored.subspan(part.size());
-      if (*kind_ == Kind::kTar) {
+      if (*kind_ == Kind::kPlain) {
         take_plain(to_buffer(part));
         continue;
       }
@@ -168,15 +155,14 @@ class LayerBuilder::Pipeline {
     hasher_.drain();
     device_.drain();
     if (failed_.load(std::memory_order_acquire)) return first_error();
-    HYDRANT_TRY_VOID(reader_.finish());
-    HYDRANT_TRY(uint64_t device_size, writer_.finish());
-
-    const Digest diff_id = plain_sha_.finish(), digest = *kind_ == Kind::kTar ? diff_id : stored_sha_.finish();
+    const Digest diff_id = plain_sha_.finish(), digest = *kind_ == Kind::kPlain ? diff_id : stored_sha_.finish();
     if (!expected_.digest.is_zero() && digest != expected_.digest)
       return fail(Code::kCorrupt, "its bytes have digest " + digest.text());
     if (!expected_.diff_id.is_zero() && diff_id != expected_.diff_id)
       return fail(Code::kCorrupt,
                   "its tar has digest " + diff_id.text() + ", the config's diff_id is " + expected_.diff_id.text());
+    HYDRANT_TRY_VOID(reader_.finish());
+    HYDRANT_TRY(uint64_t device_size, writer_.finish());
 
     LayerIndexContent content;
     content.ident = {.digest = digest,
@@ -237,7 +223,7 @@ class LayerBuilder::Pipeline {
   std::vector<Checkpoint> checkpoints_;
   std::vector<Buffer> windows_;
   DeviceWriter writer_;
-  TarReader reader_;
+  PlainReader reader_;
 
   // Last, so that they stop before what they use goes.
   Stage hasher_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -11,8 +12,9 @@
 namespace hydrant::image {
 
 struct LayerBuilderOptions {
-  uint64_t span = 512 << 10;     // plain bytes between checkpoints: 256 KiB .. 16 MiB
-  uint32_t granule = 128 << 10;  // power of two, 64 KiB .. 4 MiB
+  uint64_t span = 512 << 10;       // plain bytes between checkpoints: 256 KiB .. 16 MiB
+  uint32_t granule = 128 << 10;    // power of two, 64 KiB .. 4 MiB
+  std::string spool = "/var/tmp";  // directory where an EROFS image is kept while it streams by, without a name
 };
 
 struct BuiltLayer {
@@ -29,14 +31,15 @@ struct BuiltLayer {
 class LayerBuilder {
  public:
   // `sink` (may be empty) gets the whole device, ascending, in pieces of up to 1 MiB at multiples of 4096, on a thread
-  // of the builder or in `finish`, before the layer is proven: what it wrote must stay unseen until `finish` succeeds.
-  // It must not block for ever: `feed` and the destructor wait for it.
+  // of the builder or in `finish` (all of an EROFS image's), before the layer is proven: what it wrote must stay unseen
+  // until `finish` succeeds. It must not block for ever: `feed` and the destructor wait for it.
   LayerBuilder(LayerExpectation expected, LayerBuilderOptions options, DeviceSink sink);
   // Without `finish`: stops the threads; the sink may get a few more pieces meanwhile.
   ~LayerBuilder();
 
   // The next stored bytes, cut anywhere; blocks while the pipeline is full. kCorrupt names the layer; kUnsupported for
-  // what is neither gzip nor zstd nor tar; an error of the sink is passed on. After an error every call repeats it.
+  // what is neither gzip nor zstd nor tar nor EROFS; an error of the sink is passed on. After an error every call
+  // repeats it.
   Result<> feed(Bytes stored);
   // The blob is complete. kCorrupt when digest, size or diff_id are not the expected ones; the error names both.
   Result<BuiltLayer> finish();

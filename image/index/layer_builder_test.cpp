@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "image/erofs/erofs_fixture.h"
 #include "image/index/index_fixture.h"
+#include "image/index/layer_layout.h"
 #include "image/zstd/zstd_fixture.h"
 
 namespace hydrant::image {
@@ -47,6 +49,60 @@ TEST(LayerBuilder, DeviceAndTableHoldEveryFileOfGzipAndPlainTar) {
     if (root.is_zero()) root = built->layer.merkle_root;
     EXPECT_EQ(built->layer.merkle_root, root) << "the device does not depend on how the tar is stored";
   }
+}
+
+TEST(LayerBuilder, AnErofsImageIsALayerWhateverItIsWrappedIn) {
+  ErofsMaker maker;
+  const Buffer large = noise(300'000), small = text(700);
+  const auto file = maker.plain(large);
+  const Buffer plain = maker.image(maker.directory({{"large", file}, {"same", file}, {"small", maker.inlined(small)}}));
+  Digest root;
+  for (const Buffer& stored : {plain, gzip(plain), zstd(plain)}) {
+    for (size_t step : {size_t(100), stored.size()}) {
+      auto built = build(stored, expectation(stored, plain, "application/vnd.erofs.layer.v1"), {}, step);
+      ASSERT_TRUE(built) << built.error().what;
+      EXPECT_EQ(built->layer.ident.tar_size, plain.size());
+      EXPECT_EQ(built->device.size(), round_up(large.size(), 4096) + 4096) << "nothing of the metadata, nothing twice";
+      auto index = LayerIndex::load(built->layer.index, {});
+      ASSERT_TRUE(index) << index.error().what;
+      auto files = (*index)->files();
+      ASSERT_TRUE(files) << files.error().what;
+      ASSERT_EQ(files->size(), 4U);
+      EXPECT_EQ((*files)[2].type, FileType::kHardLink);
+      const auto& piece = (*files)[3].data.at(0);
+      EXPECT_EQ(to_buffer(Bytes(built->device).subspan(piece.device_offset, piece.length)), small);
+      if (root.is_zero()) root = built->layer.merkle_root;
+      EXPECT_EQ(built->layer.merkle_root, root);
+      // What the middle of the stored blob yields is what the stream did.
+      LayerLayout layout(*index);
+      Buffer again;
+      const Fill fill = layout.plan({0, layout.device_size()});
+      auto decoded = layout.decode(fill, Bytes(stored).subspan(fill.stored.begin, fill.stored.size()),
+                                   [&](uint64_t, Bytes bytes) { return append(again, bytes), Result<>(); });
+      ASSERT_TRUE(decoded) << decoded.error().what;
+      EXPECT_EQ(again, built->device);
+    }
+  }
+}
+
+TEST(LayerBuilder, AnErofsImageIsNotLookedIntoUntilItIsProven) {
+  ErofsMaker maker;
+  Buffer plain = maker.image(maker.directory({{"a", maker.plain(noise(9000))}}));
+  auto expected = expectation(plain, plain);
+  plain[4096] ^= std::byte{0xff};  // the first inode
+  auto built = build(plain, expected);
+  ASSERT_FALSE(built);
+  EXPECT_THAT(built.error().what, HasSubstr("digest"));
+  EXPECT_EQ(build(plain, {}, {.spool = "/nonexistent"}).error().code, Code::kNotFound);
+}
+
+TEST(LayerBuilder, AnArchiveWithTheMagicAtThatPlaceIsATar) {
+  Buffer data(5000);
+  store_le(data.data() + 512, proto::erofs::kMagic);
+  const Buffer plain = tar({{"image", data}});
+  auto built = build(plain, expectation(plain, plain));
+  ASSERT_TRUE(built) << built.error().what;
+  expect_files(*built, {{"image", data}});
 }
 
 TEST(LayerBuilder, IsDeterministicHoweverItIsFed) {

@@ -1,0 +1,144 @@
+// For tests: EROFS images put together by hand, so that each can be wrong in one place. Data in blocks of its own
+// behind 16 blocks of inodes.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "image/erofs/reader.h"
+#include "proto/erofs_layout.h"
+
+namespace hydrant::image::fixture {
+
+namespace erofs = proto::erofs;
+
+struct ErofsAttributes {
+  uint16_t mode = 0100644;
+  uint64_t mtime = 1'700'000'000;
+  std::map<std::string, std::string> user, trusted;  // inline
+  std::vector<uint32_t> shared;                      // ids
+};
+
+class ErofsMaker {
+ public:
+  static constexpr uint64_t kInodeBlocks = 16;
+
+  ErofsMaker() : bytes_((1 + kInodeBlocks) * erofs::kBlockSize) { super.meta_block = 1; }
+
+  // Each yields the nid.
+  uint64_t plain(Bytes data, const ErofsAttributes& attributes = {}) {
+    return inode(erofs::Layout::kFlatPlain, data.size(), data.empty() ? erofs::kNoBlock : block(data), attributes, {});
+  }
+  // The whole blocks, and behind the inode the tail.
+  uint64_t inlined(Bytes data, const ErofsAttributes& attributes = {}) {
+    const uint64_t whole = data.empty() ? 0 : round_down(data.size() - 1, erofs::kBlockSize);
+    return inode(erofs::Layout::kFlatInline, data.size(), whole ? block(data.first(whole)) : erofs::kNoBlock,
+                 attributes, data.subspan(whole));
+  }
+  // Chunks of a block each.
+  uint64_t chunked(uint64_t size, const std::vector<uint32_t>& blocks, const ErofsAttributes& attributes = {}) {
+    Buffer indexes;
+    for (uint32_t each : blocks) {
+      append_le<uint32_t>(indexes, 0);
+      append_le<uint32_t>(indexes, each);
+    }
+    return inode(erofs::Layout::kChunked, size, erofs::kChunkIndexes8, attributes, indexes);
+  }
+  uint64_t node(uint16_t mode, uint32_t rdev) {
+    ErofsAttributes attributes;
+    attributes.mode = mode;
+    return inode(erofs::Layout::kFlatPlain, 0, rdev, attributes, {});
+  }
+  uint64_t link(std::string_view target) {
+    ErofsAttributes attributes;
+    attributes.mode = 0120777;
+    return inlined(as_bytes(target), attributes);
+  }
+  // One block at most; "." and ".." are added unless they are there.
+  uint64_t directory(std::map<std::string, uint64_t> entries, ErofsAttributes attributes = {}) {
+    entries.emplace(".", 0), entries.emplace("..", 0);
+    attributes.mode = 040755;
+    Buffer heads, names;
+    for (const auto& [name, nid] : entries) {
+      append_le<uint64_t>(heads, nid);
+      append_le<uint16_t>(heads, uint16_t(entries.size() * sizeof(erofs::Dirent) + names.size()));
+      append_le<uint16_t>(heads, 0);
+      append(names, as_bytes(name));
+    }
+    append(heads, names);
+    return inode(erofs::Layout::kFlatPlain, heads.size(), block(heads), attributes, {});
+  }
+
+  // Data of its own blocks; yields the first.
+  uint32_t block(Bytes data) {
+    const auto at = uint32_t(bytes_.size() / erofs::kBlockSize);
+    append(bytes_, data);
+    bytes_.resize(round_up(bytes_.size(), erofs::kBlockSize));
+    return at;
+  }
+
+  Buffer image(uint64_t root) {
+    super.root_nid = uint16_t(root);
+    Buffer out = bytes_;
+    erofs::store(out, erofs::kSuperblockAt, super);
+    return out;
+  }
+
+  erofs::Superblock super;
+
+ private:
+  static void attribute(Buffer& out, erofs::XattrPrefix prefix, std::string_view name, std::string_view value) {
+    append_le<uint8_t>(out, uint8_t(name.size()));
+    append_le<uint8_t>(out, uint8_t(prefix));
+    append_le<uint16_t>(out, uint16_t(value.size()));
+    append(out, as_bytes(name));
+    append(out, as_bytes(value));
+    out.resize(round_up(out.size(), 4));
+  }
+
+  uint64_t inode(erofs::Layout layout, uint64_t size, uint32_t u, const ErofsAttributes& attributes, Bytes behind) {
+    Buffer xattrs;
+    if (!attributes.user.empty() || !attributes.trusted.empty() || !attributes.shared.empty()) {
+      append_le<uint32_t>(xattrs, 0);
+      append_le<uint32_t>(xattrs, uint32_t(attributes.shared.size()));
+      append_le<uint32_t>(xattrs, 0);
+      for (uint32_t id : attributes.shared) append_le<uint32_t>(xattrs, id);
+      for (const auto& [name, value] : attributes.trusted) attribute(xattrs, erofs::XattrPrefix::kTrusted, name, value);
+      for (const auto& [name, value] : attributes.user) attribute(xattrs, erofs::XattrPrefix::kUser, name, value);
+    }
+    uint64_t at = next_;
+    const uint64_t body = sizeof(erofs::ExtendedInode) + xattrs.size();
+    if (at % erofs::kBlockSize + body + 8 + behind.size() > erofs::kBlockSize) at = round_up(at, erofs::kBlockSize);
+    erofs::ExtendedInode raw;
+    raw.format = erofs::inode_format(layout, true);
+    raw.xattr_count = xattrs.empty() ? uint16_t(0) : uint16_t(1 + (xattrs.size() - sizeof(erofs::XattrHeader)) / 4);
+    raw.mode = attributes.mode;
+    raw.size = size;
+    raw.u = u;
+    raw.mtime = int64_t(attributes.mtime);
+    raw.nlink = 1;
+    const uint64_t start = erofs::kBlockSize + at;
+    erofs::store(bytes_, start, raw);
+    std::ranges::copy(xattrs, bytes_.begin() + ptrdiff_t(start + sizeof raw));
+    const uint64_t behind_at = layout == erofs::Layout::kChunked ? round_up(start + body, 8) : start + body;
+    std::ranges::copy(behind, bytes_.begin() + ptrdiff_t(behind_at));
+    next_ = round_up(behind_at + behind.size() - erofs::kBlockSize, erofs::kInodeSlot);
+    return at / erofs::kInodeSlot;
+  }
+
+  Buffer bytes_;
+  uint64_t next_ = 0;  // byte of the inode area
+};
+
+inline Result<ErofsTable> read_erofs(Bytes image) {
+  return image::read_erofs(image.size(), [&](uint64_t offset, MutableBytes out) {
+    std::ranges::copy(image.subspan(offset, out.size()), out.begin());
+    return Result<>();
+  });
+}
+
+}  // namespace hydrant::image::fixture

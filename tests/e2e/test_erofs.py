@@ -1,0 +1,132 @@
+"""Layers that are EROFS images: the mounted tree is what the kernel shows of the same images."""
+
+import os
+import pathlib
+import random
+import shutil
+import stat
+import subprocess
+
+import erofs
+import images
+import oci
+from case import CORRUPT, UNSUPPORTED, Case
+
+
+class ErofsLayers(Case):
+    def image(self, *layers, media_type=erofs.LAYER):
+        written = oci.Image(self.temporary() / "image")
+        for layer in layers:
+            written.add_layer(layer, media_type)
+        return written.finish().directory
+
+    def both_ways(self, directory, expected):
+        """Streamed, and in the middle of the layers with an empty cache; yields what the latter fetched and is in all."""
+        reference = self.push(directory)
+        streamed = self.hydrant.mount(reference)
+        self.same_tree(expected, streamed)
+        self.hydrant.ok("umount", streamed)
+        self.hydrant.ok("stop")
+        shutil.rmtree(self.hydrant.root)
+        self.hydrant.ok("index", reference)
+        before = self.registry.bytes_sent()
+        lazy = self.hydrant.mount(reference)
+        facts = self.hydrant.ok("stat", "--json", lazy)["image"]
+        self.assertTrue(all(layer["lazy"] for layer in facts["layers"]), facts)
+        self.assertLess(self.registry.bytes_sent() - before, 100_000)
+        self.same_tree(expected, lazy)
+
+    def tree(self, *fills):
+        top = self.temporary() / "tree"
+        top.mkdir()
+        for fill in fills:
+            fill(top)
+        return top
+
+    def everything(self):
+        tree = self.tree(images.layer_of_everything)
+        for deep in (tree / "long").glob("directory-*"):  # mkfs.erofs 1.5 does not find a name of 255 bytes so deep
+            shutil.rmtree(deep)
+        return tree
+
+    def test_one_of_everything(self):
+        tree = self.everything()
+        for flags in ([], ["-Eforce-inode-extended"], ["--chunksize=65536"]):
+            with self.subTest(flags=flags):
+                image = erofs.make(tree, *flags)
+                self.both_ways(self.image(image), erofs.mount(image, self.temporary()))
+                self.hydrant.ok("stop")
+                shutil.rmtree(self.hydrant.root)
+
+    def test_layers_with_whiteouts_and_opaque_directories(self):
+        bottom = self.tree(images.layer_of_changes)
+        os.symlink("/srv/kept", bottom / "srv/becomes-a-directory")
+        middle = self.temporary()
+        for name in ("gone", "again", "never-there", "kept/f03"):
+            (middle / "srv/kept").mkdir(parents=True, exist_ok=True)
+            os.mknod(middle / "srv" / name, stat.S_IFCHR | 0o600, os.makedev(0, 0))
+        (middle / "srv/opaque").mkdir()
+        os.setxattr(middle / "srv/opaque", "trusted.overlay.opaque", b"y")
+        images.text_file(middle / "srv/opaque/new", "the only one\n")
+        images.text_file(middle / "srv/becomes-a-directory/inside", "a directory\n")
+        images.text_file(middle / "srv/becomes-file", "now a file\n")
+        top = self.tree(images.layer_of_returns)
+        os.unlink(top / "srv/gone/back")
+        layers = [erofs.make(tree) for tree in (bottom, middle, top)]
+        self.both_ways(self.image(*layers), erofs.overlay(layers, self.temporary()))
+
+    def test_a_whole_image_in_zstd_frames(self):
+        image = erofs.make(self.tree(images.layer_of_changes))
+        stored = b"".join(subprocess.run(["zstd", "-qc"], input=image[at:at + (1 << 20)], stdout=subprocess.PIPE, check=True).stdout
+                          for at in range(0, len(image), 1 << 20))
+        written = oci.Image(self.temporary() / "image")
+        written.add_layer(image, erofs.LAYER + "+zstd", stored=stored)
+        self.both_ways(written.finish().directory, erofs.mount(image, self.temporary()))
+
+    def test_beside_tar_layers_and_under_a_wrong_media_type(self):
+        many = oci.layer_tars(images.path("many"))
+        top = self.everything()
+        written = oci.Image(self.temporary() / "image")
+        written.add_layer(many[1])
+        written.add_layer(erofs.make(top), oci.LAYER)
+        tars = oci.Image(self.temporary() / "tars")
+        for tar in (many[1], oci.tar_directory(top)):
+            tars.add_layer(tar)
+        expected = self.unpack(tars.finish().directory)
+        self.both_ways(written.finish().directory, expected)
+
+    def test_a_chunk_index_of_its_own_is_no_layer_and_diff_ids_may_be_missing(self):
+        image = erofs.make(self.tree(lambda top: images.text_file(top / "hello", "hello\n")))
+        written = oci.Image(self.temporary() / "image")
+        written.add_layer(image, erofs.IMAGE, annotations={"org.erofs.role": "overlay-lower"})
+        written.add_layer(b"not looked at", erofs.CHUNK_INDEX)
+        written.add_layer(image, erofs.IMAGE)
+        written.diff_ids = []
+        mounted = self.hydrant.mount(self.push(written.finish().directory))
+        self.assertEqual((mounted / "hello").read_text(), "hello\n")
+
+    def test_what_cannot_be_merged_is_named(self):
+        tree = self.tree(lambda top: images.text_file(top / "dir/packed", "compressible\n" * 10_000))
+        packed = self.push(self.image(erofs.make(tree, "-zlz4")), "packed")
+        self.fails(UNSUPPORTED, ["dir/packed", "compressed"], "mount", packed, self.temporary())
+        plain = erofs.make(tree)
+        written = oci.Image(self.temporary() / "image")
+        written.add_layer(plain, erofs.IMAGE, annotations={"org.erofs.role": "device"})
+        written.add_layer(plain, erofs.IMAGE)
+        self.fails(UNSUPPORTED, ["role", "device"], "mount", self.push(written.finish().directory, "roles"),
+                   self.temporary())
+        self.nothing_left()
+
+    def test_a_damaged_layer_is_never_read(self):
+        image = erofs.make(self.tree(lambda top: (top / "data").write_bytes(random.Random(3).randbytes(3 << 20))))
+        directory = self.image(image)
+        reference = self.push(directory)
+        blob = self.registry.blob_path(oci.sha256(image))
+        bad = bytearray(image)
+        bad[len(bad) // 2] ^= 1
+        blob.write_bytes(bad)
+        self.fails(CORRUPT, [oci.sha256(image)], "mount", reference, self.temporary())
+        blob.write_bytes(image)
+        mounted = self.hydrant.mount(reference)
+        self.same_tree(erofs.mount(image, self.temporary()), mounted)
+        self.assertEqual(list(pathlib.Path(self.hydrant.root, "fetch").glob("layer-*")), [])
