@@ -8,9 +8,9 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
 "$here/../../scripts/install-packages.sh" oracle >&2
-version=$(dpkg-query -W -f '${Version}' linux-source-6.1)
 headers=$(dpkg-query -W -f '${Depends}' linux-headers-cloud-amd64 | grep -o 'linux-headers-[^ ,]*')
 image=${headers/headers/image}
+version=$(dpkg-query -W -f '${Version}' "$headers")  # the newest source may be newer, by days
 key=$( (echo "$version $headers"; cat "${BASH_SOURCE[0]}") | sha256sum | cut -c 1-16)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/hydrant/oracle
 mkdir -p "$cache"
@@ -20,20 +20,17 @@ if [ -e "$cache/$key/bzImage" ]; then
   echo "$cache/$key/bzImage"
   exit
 fi
-[ "$(dpkg-query -W -f '${Version}' "$headers")" = "$version" ] || {
-  echo "build_kernel: linux-source-6.1 is $version, $headers is not" >&2
-  exit 1
-}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 build() {
   cd "$work"
-  apt-get -q download "$image"  # unpacked, never installed: this machine boots something else
-  dpkg-deb -x "$image"*.deb image
+  apt-get -q download "$image" "linux-source-6.1=$version"
+  dpkg-deb -x "$image"*.deb image  # unpacked, never installed: this machine boots something else
+  dpkg-deb -x linux-source-6.1*.deb source-package
   mkdir source out out/modules
-  tar -xf /usr/src/linux-source-6.1.tar.xz -C source --strip-components=1 --wildcards '*/fs/cachefiles' '*/fs/erofs' \
+  tar -xf source-package/usr/src/linux-source-6.1.tar.xz -C source --strip-components=1 --wildcards '*/fs/cachefiles' '*/fs/erofs' \
     '*/fs/internal.h'
   local wanted=(CACHEFILES_ONDEMAND EROFS_FS_ONDEMAND CACHEFILES_ERROR_INJECTION)
   for module in cachefiles erofs; do
