@@ -73,7 +73,7 @@ class IndexedOrigin : public LazyOrigin {
   std::string place() const final { return place_of(row_.source); }
   Result<std::shared_ptr<const image::Layout>> layout() final {
     HYDRANT_TRY(auto index, origins_.index(row_));
-    return image::make_layout(std::move(index));
+    return image::make_layout(std::move(index), origins_.fringes());
   }
 
  protected:

@@ -11,6 +11,7 @@
 #include "fetch/catalogue.h"
 #include "fetch/origin.h"
 #include "fetch/paths.h"
+#include "image/index/fringes.h"
 #include "image/index/layer_index.h"
 #include "proto/reference.h"
 #include "source/source.h"
@@ -56,6 +57,9 @@ class Origins {
   // kCorrupt for such a device.
   Result<> usable(const std::string& device);
 
+  // What the layouts of all layers keep of granules that they have read in part.
+  std::shared_ptr<image::Fringes> fringes() const { return fringes_; }
+
   // Nothing is opened until the origin is asked. Must not outlive this.
   std::shared_ptr<Origin> origin(const ObjectRow& object);
 
@@ -69,12 +73,14 @@ class Origins {
 
  private:
   static constexpr size_t kMaxStores = 64;
+  static constexpr uint64_t kFringes = 8 << 20;  // bytes: some 120 borders of spans
 
   Result<std::shared_ptr<const image::LayerIndex>> load(const Digest& name, const Digest& layer, uint64_t stored_size);
 
   const Paths paths_;
   const OpenStore open_store_;
   const OpenBlob open_blob_;
+  const std::shared_ptr<image::Fringes> fringes_ = std::make_shared<image::Fringes>(kFringes);
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<source::ImageStore>> stores_;
   std::map<Digest, std::weak_ptr<const image::LayerIndex>> indexes_;  // by the name of the file

@@ -13,10 +13,14 @@
 
 namespace hydrant::image {
 
+struct Fringe;
+
 // One unit of fetching: get `stored` from the blob, decode it, and `device` becomes writable, verified.
 struct Fill {
   ByteRange device;  // aligned to the layout's granule (the last one ends with the device)
   ByteRange stored;  // of the remote blob, as it travels
+  // What earlier fills have left of the first and the last granule, so that `stored` need not hold it; null: it does.
+  std::shared_ptr<const Fringe> head = nullptr, tail = nullptr;
 };
 
 // Takes verified bytes of the device, in ascending order, at offsets aligned to 4096.

@@ -11,18 +11,60 @@
 
 namespace hydrant::image {
 
+LayerLayout::~LayerLayout() {
+  if (fringes_) fringes_->forget_layout(this);
+}
+
+ByteRange LayerLayout::granule_range(uint64_t index) const {
+  return {index * granule(), std::min((index + 1) * granule(), device_size())};
+}
+
+std::shared_ptr<const Fringe> LayerLayout::fringe(uint64_t granule, Fringes::Side side) const {
+  return fringes_ ? fringes_->find({this, granule, side}) : nullptr;
+}
+
 Fill LayerLayout::plan(ByteRange wanted) const {
   check_wanted(wanted);
-  Fill fill;
-  fill.device = whole_granules(wanted);
-  const ByteRange tar = plain_range(index_->rows(), fill.device);
-  if (index_->ident().compression == Compression::kNone) {
-    fill.stored = tar;
-    return fill;
-  }
-  const Span first = index_->span(index_->span_at(tar.begin)), last = index_->span(index_->span_at(tar.end - 1));
-  fill.stored = {first.stored().begin, last.stored().end};
-  fill.device = completed_by(index_->rows(), {first.plain().begin, last.plain().end}, index_->ident());
+  const ByteRange device = whole_granules(wanted);
+  const ByteRange tar = plain_range(index_->rows(), device);
+  if (!compressed()) return {.device = device, .stored = tar};
+  // The spans that hold it, less those that fringes make up for.
+  const auto head = fringe(device.begin / granule(), Fringes::Side::kHead);
+  const uint64_t from = head ? head->plain().end : tar.begin;
+  const auto tail = fringe((device.end - 1) / granule(), Fringes::Side::kTail);
+  const uint64_t to = tail && tail->plain().begin > from ? tail->plain().begin : tar.end;
+  Fill fill = between_spans(index_->span_at(from), index_->span_at(to - 1));
+  // A fringe that went, or came, in between.
+  if (!fill.device.contains(wanted)) fill = between_spans(index_->span_at(tar.begin), index_->span_at(tar.end - 1));
+  return fill;
+}
+
+// What the spans complete, together with the fringes that meet them.
+Fill LayerLayout::between_spans(size_t first, size_t last) const {
+  const Span from = index_->span(first), to = index_->span(last);
+  const ByteRange plain{from.plain().begin, to.plain().end};
+  const auto& rows = index_->rows();
+  Fill fill{.device = completed_by(rows, plain, index_->ident()), .stored = {from.stored().begin, to.stored().end}};
+  auto meets = [&](const std::shared_ptr<const Fringe>& kept, bool head) {
+    return kept && (head ? kept->plain().end == plain.begin : kept->plain().begin == plain.end);
+  };
+  const uint64_t before = round_up(fill.device.begin, granule()) / granule(), behind = fill.device.end / granule();
+  if (fill.device.begin > 0)
+    if (auto head = fringe(before - 1, Fringes::Side::kHead); meets(head, true)) {
+      auto tail = fringe(before - 1, Fringes::Side::kTail);
+      const bool whole = plain_range(rows, granule_range(before - 1)).end <= plain.end;
+      if (whole || meets(tail, false)) {
+        fill.device.begin = granule_range(before - 1).begin;
+        fill.head = std::move(head);
+        if (!whole) fill.tail = std::move(tail);
+      }
+    }
+  if (fill.device.end < device_size() && !fill.tail)
+    if (auto tail = fringe(behind, Fringes::Side::kTail);
+        meets(tail, false) && plain_range(rows, granule_range(behind)).begin >= plain.begin) {
+      fill.device.end = granule_range(behind).end;
+      fill.tail = std::move(tail);
+    }
   return fill;
 }
 
@@ -30,24 +72,44 @@ Fill LayerLayout::plan(ByteRange wanted) const {
 class LayerLayout::Decoding final : public Layout::Decoder {
  public:
   Decoding(const LayerLayout& layout, const Fill& fill, DeviceSink sink)
-      : index_(*layout.index_),
+      : layout_(layout),
+        index_(*layout.index_),
         fill_(fill),
         tar_(plain_range(layout.index_->rows(), fill.device)),
         sink_(std::move(sink)),
         granules_(fill.device.begin, layout.granule(),
                   [this](uint64_t offset, Bytes bytes) { return prove(offset, bytes); }),
-        rows_(index_.rows(), fill.device, granules_),
-        at_(plain() ? fill.stored.begin : index_.span(index_.span_at(tar_.begin)).plain().begin) {}
+        rows_(index_.rows(), fill.device, granules_) {
+    if (!layout.compressed()) {
+      at_ = fill.stored.begin;
+      return;
+    }
+    first_ = index_.span_at(fill.head ? fill.head->plain().end : tar_.begin);
+    last_ = index_.span_at((fill.tail ? fill.tail->plain().begin : tar_.end) - 1);
+    const ByteRange plain{index_.span(first_).plain().begin, index_.span(last_).plain().end};
+    HYDRANT_CHECK(
+        index_.span(first_).stored().begin == fill_.stored.begin && index_.span(last_).stored().end == fill_.stored.end,
+        "decoder() of a fill that plan() did not make");
+    at_ = plain.begin;
+    if (!layout.fringes_) return;
+    if (!fill.head && fill.device.begin > 0)
+      before_ = left_over(fill.device.begin / layout.granule() - 1, Fringes::Side::kTail, plain);
+    if (!fill.tail && fill.device.end < layout.device_size())
+      behind_ = left_over(fill.device.end / layout.granule(), Fringes::Side::kHead, plain);
+  }
 
   Result<> feed(Bytes stored) override {
     if (stored.size() > fill_.stored.size() - fed_)
       return fail(Code::kCorrupt, where() + ": more stored bytes than asked for");
     fed_ += stored.size();
-    if (plain()) return take(stored);
+    if (!layout_.compressed()) return take(stored);
     if (!span_ && !frames_) HYDRANT_TRY_VOID(enter());
     auto taker = [this](Bytes piece) { return take(piece); };
     auto fed = frames_ ? frames_->feed(stored, taker) : span_->feed(stored, taker);
-    if (!fed && fed.error().code == Code::kCorrupt) return fail(std::move(fed).error().in(where()));
+    if (!fed && fed.error().code == Code::kCorrupt) {
+      forget_used();  // perhaps they are what is wrong
+      return fail(std::move(fed).error().in(where()));
+    }
     return fed;
   }
 
@@ -58,31 +120,67 @@ class LayerLayout::Decoding final : public Layout::Decoder {
     if (span_ || frames_)
       if (auto whole = frames_ ? frames_->finish() : span_->finish(); !whole)
         return fail(std::move(whole).error().in(where()));
-    return granules_.finish(fill_.device.end);
+    forget_used();
+    if (fill_.tail) HYDRANT_TRY_VOID(rows_.take(fill_.tail->plain_offset, fill_.tail->bytes));
+    HYDRANT_TRY_VOID(granules_.finish(fill_.device.end));
+    for (LeftOver* left : {&before_, &behind_})
+      if (!left->plain.empty() && left->bytes.size() == left->plain.size())
+        layout_.fringes_->keep(left->key, {left->plain.begin, std::move(left->bytes)});
+    return {};
   }
 
  private:
-  bool plain() const { return index_.ident().compression == Compression::kNone; }
+  // Bytes of a granule that only begins, or ends, in what is decoded.
+  struct LeftOver {
+    Fringes::Key key;
+    ByteRange plain{0, 0};
+    Buffer bytes;
+
+    void take(uint64_t offset, Bytes tar) {
+      const ByteRange part = intersect({offset, offset + tar.size()}, plain);
+      if (part.empty()) return;
+      const Bytes ours = tar.subspan(part.begin - offset, part.size());
+      bytes.insert(bytes.end(), ours.begin(), ours.end());
+    }
+  };
+
+  // Headers of many empty files may stand between a granule's bytes: too much is not worth keeping.
+  LeftOver left_over(uint64_t granule, Fringes::Side side, ByteRange decoded) const {
+    const ByteRange whole = plain_range(index_.rows(), layout_.granule_range(granule));
+    const ByteRange part = intersect(whole, decoded);
+    const bool one_half = side == Fringes::Side::kHead ? part.begin == whole.begin : part.end == whole.end;
+    if (part.empty() || !one_half || part.size() > 2 * layout_.granule()) return {};
+    return {{&layout_, granule, side}, part, {}};
+  }
+
+  void forget_used() {
+    const uint64_t size = layout_.granule();
+    if (fill_.head) layout_.fringes_->forget({&layout_, fill_.device.begin / size, Fringes::Side::kHead});
+    if (fill_.tail) layout_.fringes_->forget({&layout_, (fill_.device.end - 1) / size, Fringes::Side::kTail});
+  }
+
   std::string where() const {
     return "layer " + index_.ident().digest.text() + " device bytes " + std::to_string(fill_.device.begin);
   }
 
   Result<> enter() {
-    const size_t first = index_.span_at(tar_.begin);
-    const Span from = index_.span(first), to = index_.span(index_.span_at(tar_.end - 1));
-    HYDRANT_CHECK(from.stored().begin == fill_.stored.begin && to.stored().end == fill_.stored.end,
-                  "decoder() of a fill that plan() did not make");
-    const Span all{from.start, to.stored_end, tar_.end};
+    if (fill_.head) HYDRANT_TRY_VOID(rows_.take(fill_.head->plain_offset, fill_.head->bytes));
+    const Span to = index_.span(last_);
+    // Past what the granules need only to where a fringe ends.
+    const Span all{index_.span(first_).start, to.stored_end,
+                   behind_.plain.empty() ? std::min(tar_.end, to.plain_end) : to.plain_end};
     if (index_.ident().compression == Compression::kZstd) {
       frames_.emplace(all);
       return {};
     }
-    HYDRANT_TRY(auto window, index_.window(first));
+    HYDRANT_TRY(auto window, index_.window(first_));
     span_.emplace(all, window);
     return {};
   }
 
   Result<> take(Bytes tar) {
+    before_.take(at_, tar);
+    behind_.take(at_, tar);
     HYDRANT_TRY_VOID(rows_.take(at_, tar));
     at_ += tar.size();
     return {};
@@ -95,13 +193,16 @@ class LayerLayout::Decoding final : public Layout::Decoder {
     return sink_(offset, bytes);
   }
 
+  const LayerLayout& layout_;
   const LayerIndex& index_;  // the layout's
   const Fill fill_;
   const ByteRange tar_;  // what the device range needs
   const DeviceSink sink_;
   GranuleAssembler granules_;
   RowWalk rows_;
-  uint64_t at_;  // tar offset of the next plain byte
+  uint64_t at_ = 0;              // tar offset of the next plain byte
+  size_t first_ = 0, last_ = 0;  // spans, of a compressed layer
+  LeftOver before_, behind_;     // of fill_.device
   uint64_t fed_ = 0;
   // Of a compressed layer, from its first byte on: gzip or zstd.
   std::optional<SpanDecoder> span_;
@@ -113,9 +214,9 @@ std::unique_ptr<Layout::Decoder> LayerLayout::decoder(const Fill& fill, DeviceSi
   return std::make_unique<Decoding>(*this, fill, std::move(sink));
 }
 
-std::shared_ptr<const Layout> make_layout(std::shared_ptr<const LayerIndex> index) {
+std::shared_ptr<const Layout> make_layout(std::shared_ptr<const LayerIndex> index, std::shared_ptr<Fringes> fringes) {
   if (index->by_chunks()) return std::make_shared<ChunkLayout>(std::move(index));
-  return std::make_shared<LayerLayout>(std::move(index));
+  return std::make_shared<LayerLayout>(std::move(index), std::move(fringes));
 }
 
 }  // namespace hydrant::image

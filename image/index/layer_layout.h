@@ -3,27 +3,41 @@
 
 #include <memory>
 
+#include "image/index/fringes.h"
 #include "image/index/layer_index.h"
 #include "image/layout.h"
 
 namespace hydrant::image {
 
+// Spans end in the middle of granules. With `fringes` the half that a fill has decoded in vain is kept, and the fill of
+// its neighbour fetches no span twice; without, it fetches both.
 class LayerLayout final : public Layout {
  public:
   // The layout shares the index with whoever reads its file table.
-  explicit LayerLayout(std::shared_ptr<const LayerIndex> index) : index_(std::move(index)) {}
+  explicit LayerLayout(std::shared_ptr<const LayerIndex> index, std::shared_ptr<Fringes> fringes = nullptr)
+      : index_(std::move(index)), fringes_(std::move(fringes)) {}
+  ~LayerLayout() override;
 
   uint64_t device_size() const override { return index_->ident().device_size; }
   uint64_t granule() const override { return index_->ident().granule; }
   Fill plan(ByteRange wanted) const override;
+  // And two halves for the fringes.
+  uint64_t decoder_memory() const override { return (fringes_ ? 3 : 1) * granule(); }
   std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const override;
 
  private:
   class Decoding;
-  std::shared_ptr<const LayerIndex> index_;
+  bool compressed() const { return index_->ident().compression != Compression::kNone; }
+  ByteRange granule_range(uint64_t granule) const;
+  std::shared_ptr<const Fringe> fringe(uint64_t granule, Fringes::Side side) const;
+  Fill between_spans(size_t first, size_t last) const;
+
+  const std::shared_ptr<const LayerIndex> index_;
+  const std::shared_ptr<Fringes> fringes_;
 };
 
 // What suits the index: by spans or by chunks.
-std::shared_ptr<const Layout> make_layout(std::shared_ptr<const LayerIndex> index);
+std::shared_ptr<const Layout> make_layout(std::shared_ptr<const LayerIndex> index,
+                                          std::shared_ptr<Fringes> fringes = nullptr);
 
 }  // namespace hydrant::image

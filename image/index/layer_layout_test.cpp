@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "image/index/identity_layout.h"
 #include "image/index/index_fixture.h"
 #include "image/zstd/zstd_fixture.h"
@@ -95,6 +97,104 @@ TEST(LayerLayout, ChangedStoredBytesNeverReachTheSinkWrong) {
     }
     EXPECT_GT(refused, 200);  // the others hit padding, headers of files, or bytes before the range
   }
+}
+
+// Reads the device granule by granule in a random order, as `decode` makes each available; returns the stored bytes
+// that took.
+template <typename Decode>
+uint64_t read_at_random(const LayerLayout& layout, Decode decode) {
+  std::vector<bool> present((layout.device_size() + layout.granule() - 1) / layout.granule());
+  std::vector<uint64_t> order(present.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(5));
+  uint64_t fetched = 0;
+  for (uint64_t granule : order) {
+    if (present[granule]) continue;
+    const uint64_t begin = granule * layout.granule();
+    const Fill fill = layout.plan({begin, begin + 1});
+    EXPECT_TRUE(fill.device.contains({begin, begin + 1}));
+    fetched += fill.stored.size();
+    decode(fill);
+    for (uint64_t at = fill.device.begin; at < fill.device.end; at += layout.granule())
+      present[at / layout.granule()] = true;
+  }
+  return fetched;
+}
+
+TEST(LayerLayout, WithFringesNoSpanIsFetchedTwice) {
+  const Buffer plain = tar(many_files(6));
+  for (const Buffer& stored : {gzip(plain, 6, 20'000), gzip(plain, 0), zstd(plain, 50'000)})
+    for (uint32_t granule : {64 << 10, 128 << 10}) {
+      auto built = build(stored, expectation(stored, plain), {.span = 256 << 10, .granule = granule});
+      ASSERT_TRUE(built);
+      auto index = *LayerIndex::load(built->layer.index, {});
+      auto kept = std::make_shared<Fringes>(64 << 20);
+      auto read_all = [&](const LayerLayout& layout) {
+        return read_at_random(layout, [&](const Fill& fill) {
+          Receiver receiver{built->device};
+          auto done =
+              layout.decode(fill, Bytes(stored).subspan(fill.stored.begin, fill.stored.size()), receiver.sink());
+          EXPECT_TRUE(done) << done.error().what;
+          EXPECT_EQ(receiver.got, fill.device);
+          EXPECT_EQ(receiver.wrong, 0u);
+        });
+      };
+      // Spans that meet inside a byte share it.
+      EXPECT_LE(read_all(LayerLayout(index, kept)), stored.size() + index->span_count());
+      EXPECT_GT(read_all(LayerLayout(index)), stored.size() * 11 / 10);
+      EXPECT_EQ(kept->bytes(), 0u) << "they go with their layout";
+    }
+}
+
+TEST(LayerLayout, AWrongFringeCostsAnotherFetchAndNoMore) {
+  const Buffer plain = tar(many_files(6));
+  int damaged_fringes = 0;
+  for (const Buffer& stored : {gzip(plain, 0), zstd(plain, 50'000)}) {
+    auto built = build(stored, expectation(stored, plain), {.span = 256 << 10, .granule = 64 << 10});
+    ASSERT_TRUE(built);
+    LayerLayout layout(*LayerIndex::load(built->layer.index, {}), std::make_shared<Fringes>(64 << 20));
+    std::mt19937_64 random(3);
+    auto decode = [&](const Fill& fill, bool damaged) {
+      Buffer part = to_buffer(Bytes(stored).subspan(fill.stored.begin, fill.stored.size()));
+      if (damaged) part[random() % part.size()] ^= std::byte{1};
+      Receiver receiver{built->device};
+      auto done = layout.decode(fill, part, receiver.sink());
+      EXPECT_EQ(receiver.wrong, 0u);
+      EXPECT_TRUE(done || done.error().code == Code::kCorrupt);
+      return done.has_value();
+    };
+    read_at_random(layout, [&](const Fill& fill) {
+      const bool damaged = random() % 2;
+      if (decode(fill, damaged)) return;
+      damaged_fringes += !damaged;
+      EXPECT_TRUE(decode(layout.plan(fill.device), /*damaged=*/false));
+    });
+  }
+  EXPECT_GT(damaged_fringes, 0) << "stored blocks of deflate carry a changed byte through";
+}
+
+TEST(Fringes, KeepTheLatestWithinABudget) {
+  Fringes fringes(400);
+  const int layouts[2] = {};
+  auto key = [&](uint64_t granule, int layout = 0) {
+    return Fringes::Key{&layouts[layout], granule, Fringes::Side::kHead};
+  };
+  for (uint64_t granule = 0; granule < 5; ++granule) fringes.keep(key(granule, granule % 2), {granule, Buffer(100)});
+  EXPECT_EQ(fringes.bytes(), 400u);
+  EXPECT_FALSE(fringes.find(key(0)));
+  ASSERT_TRUE(fringes.find(key(4)));
+  EXPECT_EQ(fringes.find(key(4))->plain(), (ByteRange{4, 104}));
+  fringes.keep(key(4), {7, Buffer(50)});
+  EXPECT_EQ(fringes.bytes(), 350u);
+  EXPECT_EQ(fringes.find(key(4))->plain_offset, 7u);
+  fringes.keep(key(9), {0, Buffer(101)});  // more than a quarter
+  EXPECT_FALSE(fringes.find(key(9)));
+  fringes.forget(key(4));
+  EXPECT_FALSE(fringes.find(key(4)));
+  fringes.forget_layout(&layouts[1]);
+  EXPECT_FALSE(fringes.find(key(1, 1)) || fringes.find(key(3, 1)));
+  EXPECT_TRUE(fringes.find(key(2)));
+  EXPECT_EQ(fringes.bytes(), 100u);
 }
 
 TEST(LayerLayout, ShortAnswersAreCorrupt) {

@@ -40,7 +40,7 @@ ByteRange completed_by(const Rows& rows, ByteRange plain, const LayerIdent& iden
   }
   if (auto row = row_at_plain(rows, plain.end); row != rows.end())
     end = row->device_offset + (std::max(plain.end, row->tar_offset) - row->tar_offset);
-  begin = round_up(begin, ident.granule);
+  begin = std::min(round_up(begin, ident.granule), ident.device_size);
   return {begin, std::max(begin, end == ident.device_size ? end : round_down(end, ident.granule))};
 }
 
