@@ -213,9 +213,10 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
   const uint64_t last = (range.end - 1) / granule;
   const Instant now = Clock::system().now();
 
-  ByteRange run;  // missing granules, as bytes, not yet claimed
+  ByteRange run;       // missing granules, as bytes, not yet claimed
+  uint64_t along = 0;  // end of the last claim
   auto claim = [&] {
-    if (!run.empty()) claim_run(lock, run);
+    if (!run.empty()) along = claim_run(lock, run);
     run = {};
   };
   for (uint64_t index = first; index <= last; ++index) {
@@ -251,7 +252,8 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
   if (waiter->missing == 0) finished.push_back(std::exchange(waiter->done, {}));
 
   ByteRange covered = {granule_range(first).begin, granule_range(last).end};
-  run_ahead(lock, streams_.miss(range, covered, shop_.options.shortest_run, ahead_limit(lock), layout_->device_size()));
+  run_ahead(lock, streams_.miss(range, covered, along, shop_.options.shortest_run, ahead_limit(lock),
+                                layout_->device_size()));
 }
 
 // What a run-ahead may be: a reader that jumps into the middle of one waits for the part before.
@@ -310,15 +312,37 @@ bool Filler::extend_queued(Lock&, ByteRange piece) {
   return (piece.begin > 0 && join(piece.begin / granule - 1)) || join((piece.end - 1) / granule + 1);
 }
 
-// `run` is whole granules that nobody has claimed. A long one becomes several flights, so that workers share it.
-void Filler::claim_run(Lock& lock, ByteRange run) {
+// `run` is whole granules that nobody has claimed. A long one becomes several flights, so that workers share it. Yields
+// the end of what is fetched.
+uint64_t Filler::claim_run(Lock& lock, ByteRange run) {
   const uint64_t granule = layout_->granule();
   const uint64_t unit = std::max(granule, shop_.options.fill_unit);
+  const uint64_t end = near_others(lock, run) ? reach(lock, run.end, shop_.options.along) : run.end;
   while (!run.empty()) {
     ByteRange piece = {run.begin, std::min(run.end, round_down(run.begin, unit) + unit)};
     run.begin = piece.end;
+    if (run.empty()) piece.end = end;
     if (!extend_queued(lock, piece)) add_flight(lock, piece, Priority::kDemand);
   }
+  return end;
+}
+
+// Whether somebody wanted something close before or behind: programs and libraries that are read here and there are
+// read in more places soon, and a request costs more than the bytes that it may bring along.
+bool Filler::near_others(Lock& lock, ByteRange run) const {
+  const uint64_t granule = layout_->granule();
+  const uint64_t around = shop_.options.near / granule, first = run.begin / granule, last = (run.end - 1) / granule;
+  for (uint64_t distance = 1; distance <= around; ++distance)
+    if ((distance <= first && known(lock, first - distance)) || known(lock, last + distance)) return true;
+  return false;
+}
+
+// Where the granules end that begin at `from`, are unknown, and take at most `most` bytes.
+uint64_t Filler::reach(Lock& lock, uint64_t from, uint64_t most) const {
+  const uint64_t size = layout_->device_size(), granule = layout_->granule();
+  uint64_t end = std::min(from, size);
+  while (end < size && end - from + granule <= most && !known(lock, end / granule)) end = std::min(end + granule, size);
+  return end;
 }
 
 Filler::FlightPtr Filler::add_flight(Lock& lock, ByteRange wanted, Priority priority, Buffer ready) {

@@ -24,7 +24,9 @@ struct FillOptions {
   Duration fresh = std::chrono::seconds(1);            // see Filler::filled_at_
   unsigned attempts = 40;                              // of one fill, within the deadline
   uint64_t fill_unit = 2 << 20;                        // device bytes of one demand fill; a power of two
-  uint64_t shortest_run = 512 << 10;                   // a reader that has read so much in order is a stream
+  // A miss within `near` bytes of what was wanted before takes `along` bytes behind it with it.
+  uint64_t near = 1 << 20, along = 1 << 20;
+  uint64_t shortest_run = 512 << 10;  // a reader that has read so much in order is a stream
   uint64_t longest_ahead = 64 << 20;  // device bytes of one run-ahead, which is one request to the origin
   Duration ahead_time = std::chrono::milliseconds(250);  // what a run-ahead may take at the speed seen so far
   Duration held_time = std::chrono::seconds(1);          // see Filler::held_
@@ -96,7 +98,9 @@ class Filler : public std::enable_shared_from_this<Filler> {
   void go_on(uint64_t from, bool found, Instant not_before);
   void step(uint64_t from, bool found);
   void admit(Lock& lock, const WaiterPtr& waiter, Finished& finished);
-  void claim_run(Lock& lock, ByteRange run);
+  uint64_t claim_run(Lock& lock, ByteRange run);
+  bool near_others(Lock& lock, ByteRange run) const;
+  uint64_t reach(Lock& lock, uint64_t from, uint64_t most) const;
   bool extend_queued(Lock& lock, ByteRange piece);
   void run_ahead(Lock& lock, ByteRange range);
   uint64_t ahead_limit(Lock& lock) const;

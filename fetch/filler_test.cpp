@@ -85,6 +85,7 @@ class FillerTest : public testing::Test {
     options.longest_backoff = 2ms;
     options.attach_deadline = 10s;
     options.fill_unit = kGranule;
+    options.near = 0;
     options.shortest_run = 2 * kGranule;
     options.longest_ahead = 4 * kGranule;
     return options;
@@ -145,6 +146,31 @@ TEST_F(FillerTest, QueuedNeighboursBecomeOneFetch) {
   blob().release();
   EXPECT_EQ(outcomes_.wait(3), all(3, Code::kOk));
   EXPECT_EQ(blob().reads(), (std::vector<ByteRange>{{0, kGranule}, {4 * kGranule, 6 * kGranule}}));
+}
+
+TEST_F(FillerTest, AMissNearAnotherTakesAlongWhatFollows) {
+  auto options = quick();
+  options.near = 4 * kGranule;
+  options.along = 3 * kGranule;
+  options.fill_unit = 2 * kGranule;
+  options.shortest_run = 64 * kGranule;
+  start(1, options);
+  size_t count = 0;
+  auto expect_fetch = [&](uint64_t granule, ByteRange granules) {
+    read(granule);
+    ++count;
+    EXPECT_EQ(outcomes_.wait(count), all(count, Code::kOk));
+    ASSERT_EQ(blob().reads().size(), count);
+    EXPECT_EQ(blob().reads().back(), (ByteRange{granules.begin * kGranule, granules.end * kGranule}));
+  };
+  expect_fetch(10, {10, 11});
+  expect_fetch(5, {5, 6});  // five away
+  expect_fetch(14, {14, 18});
+  expect_fetch(22, {22, 23});
+  expect_fetch(20, {20, 22});  // up to what is here
+  expect_fetch(30, {30, 31});
+  expect_fetch(29, {29, 30});
+  expect_fetch(31, {31, 32});  // the device ends
 }
 
 TEST_F(FillerTest, ALongReadIsSharedByWorkersAndAnsweredOnce) {

@@ -22,11 +22,12 @@ class Streams {
   static constexpr uint64_t kLongRun = 2 << 20;
   static constexpr uint64_t kLongRunFactor = 4;
 
-  // A miss of `read` that makes `covered` (its granules) available. Yields what to run ahead over, clamped to `size`:
-  // empty for a random reader, which one is whose run is shorter than `shortest_run`. Never more than `limit`, nor than
-  // the reader has already read in one go (four times that after a long run without gaps): what a stream that ends
-  // wastes is bounded by what it used.
-  ByteRange miss(ByteRange read, ByteRange covered, uint64_t shortest_run, uint64_t limit, uint64_t size) {
+  // A miss of `read` that makes `covered` (its granules) available, and what follows up to `along` with it. Yields what
+  // to run ahead over, clamped to `size`: empty for a random reader, which one is whose run is shorter than
+  // `shortest_run`. Never more than `limit`, nor than the reader has already read in one go (four times that after a
+  // long run without gaps): what a stream that ends wastes is bounded by what it used.
+  ByteRange miss(ByteRange read, ByteRange covered, uint64_t along, uint64_t shortest_run, uint64_t limit,
+                 uint64_t size) {
     ++clock_;
     for (Slot& slot : slots_) {
       if (slot.used == 0 || read.begin < slot.last || read.begin > slot.edge + kGap) continue;
@@ -36,7 +37,7 @@ class Streams {
       if (covered.end <= slot.covered) return {};
       slot.last = read.begin;
       slot.covered = covered.end;
-      slot.edge = std::max(slot.edge, covered.end);
+      slot.edge = std::max({slot.edge, covered.end, along});
       uint64_t run = covered.end - slot.begin;
       uint64_t window = std::min(slot.gapless && run >= kLongRun ? kLongRunFactor * run : run, limit);
       // One window in use, one on its way.
@@ -48,7 +49,11 @@ class Streams {
     Slot* oldest = &slots_[0];
     for (Slot& slot : slots_)
       if (slot.used < oldest->used) oldest = &slot;
-    *oldest = {.used = clock_, .begin = covered.begin, .last = read.begin, .covered = covered.end, .edge = covered.end};
+    *oldest = {.used = clock_,
+               .begin = covered.begin,
+               .last = read.begin,
+               .covered = covered.end,
+               .edge = std::max(covered.end, along)};
     return {};
   }
 

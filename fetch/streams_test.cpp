@@ -9,11 +9,12 @@ class StreamsTest : public testing::Test {
  protected:
   // A miss at `at` whose fill makes one unit available. Units are small against what counts as a long run.
   ByteRange miss(uint64_t at) {
-    return streams_.miss({at * unit_, at * unit_ + 4096}, {at * unit_, (at + 1) * unit_}, 2 * unit_, limit_ * unit_,
-                         64 * unit_);
+    return streams_.miss({at * unit_, at * unit_ + 4096}, {at * unit_, (at + 1) * unit_}, along_ * unit_, 2 * unit_,
+                         limit_ * unit_, 64 * unit_);
   }
   ByteRange units(uint64_t begin, uint64_t end) const { return {begin * unit_, end * unit_}; }
   uint64_t unit_ = 128 << 10, limit_ = 8;
+  uint64_t along_ = 0;  // end of what is fetched with the next miss
   Streams streams_;
 };
 
@@ -25,6 +26,14 @@ TEST_F(StreamsTest, RunAheadAsFarAsTheReaderHasComeUpToTheLimit) {
   EXPECT_EQ(miss(4), units(7, 12));
   EXPECT_EQ(miss(7), units(12, 20));
   EXPECT_EQ(miss(12), units(20, 28)) << "the limit is 8 units";
+}
+
+TEST_F(StreamsTest, WhatIsFetchedAlongCountsAsRunAhead) {
+  EXPECT_TRUE(miss(0).empty());
+  along_ = 8;
+  EXPECT_TRUE(miss(1).empty()) << "there is more on its way than has been read";
+  along_ = 0;
+  EXPECT_EQ(miss(8), units(9, 17)) << "the miss behind it goes on";
 }
 
 TEST_F(StreamsTest, ALongRunWithoutGapsRunsFartherAhead) {
@@ -39,7 +48,7 @@ TEST_F(StreamsTest, ALongRunWithoutGapsRunsFartherAhead) {
 TEST_F(StreamsTest, ALongRunWithGapsDoesNot) {
   unit_ = 512 << 10;
   EXPECT_TRUE(miss(0).empty());
-  EXPECT_EQ(streams_.miss({unit_ + 8192, unit_ + 12288}, {unit_, 2 * unit_}, 2 * unit_, 64 * unit_, 64 * unit_),
+  EXPECT_EQ(streams_.miss({unit_ + 8192, unit_ + 12288}, {unit_, 2 * unit_}, 0, 2 * unit_, 64 * unit_, 64 * unit_),
             units(2, 4))
       << "a gap of 8 KiB";
   EXPECT_EQ(miss(2), units(4, 7));
