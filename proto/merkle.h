@@ -15,7 +15,7 @@ struct MerkleShape {
   uint32_t granule = 0;  // a leaf's bytes; the last one of a device may be short
   uint32_t layout_version = 0;
 
-  uint64_t leaves() const { return (device_size + granule - 1) / granule; }
+  uint64_t leaves() const { return device_size / granule + (device_size % granule != 0); }
   // Of the device's bytes.
   ByteRange granule_range(uint64_t leaf) const { return {leaf * granule, std::min(device_size, (leaf + 1) * granule)}; }
   bool operator==(const MerkleShape&) const = default;
