@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cachefiles/trace.h"
+#include "proto/leaf_table.h"
 
 namespace hydrant::cachefiles {
 namespace {
@@ -140,6 +141,7 @@ int BackingFile::mark_read_directly() {
   if (!fd) return failed("open", fd.error());
   const std::string& boot = this_boot();
   if (::fsetxattr(fd.get(), kReadDirectly, boot.data(), boot.size(), 0) != 0) return failed("setxattr", -errno);
+  guard();
   return 0;
 }
 
@@ -245,9 +247,30 @@ void BackingFile::drop_bits_over_holes(uint64_t file_size) {
   }
 }
 
-void BackingFile::load_map(const std::string& maps_directory, uint64_t object_size) {
+void BackingFile::load_proof(const std::string& maps_directory, uint64_t object_size, Trust trust) {
+  const std::string path = map_path(maps_directory) + kLeavesSuffix;
+  auto fd = open_file(path, O_RDONLY | O_NOFOLLOW);
+  if (!fd) return;
+  struct stat stat;
+  Buffer header(proto::kLeafTableHeader);
+  auto read = ::fstat(fd->get(), &stat) == 0 ? pread_some(fd->get(), header, 0) : fail_sys(errno, path);
+  auto proof = read ? proto::decode_leaf_header(header, static_cast<uint64_t>(stat.st_size)) : fail(read.error());
+  const bool sound =
+      proof && proof->shape.device_size == object_size && (trust.clean || LeafFile{*proof, path}.sound());
+  if (!trust.proofs || !sound) {
+    // What is written from now on is not checked against it.
+    if (trust.proofs) log::warn("cachefiles.leaves_refused", {{"inode", id().inode}});
+    ::unlink(path.c_str());
+    return;
+  }
+  proof_.store(new proto::MerkleProof(*proof), std::memory_order_release);
+  guarded_ = true;
+}
+
+void BackingFile::load_map(const std::string& maps_directory, uint64_t object_size, Trust trust) {
   if (presence_ != Presence::kContentMap) return;
   auto fd = open();
+  if (is_read_directly(fd.get())) guarded_ = true;
   ssize_t got = ::fgetxattr(fd.get(), proto::kIdentityLabelName, identity_.data(), identity_.size());
   if (got != static_cast<ssize_t>(identity_.size())) {
     // A file from elsewhere, or of the sparse mode: it gets an identity, and counts as empty.
@@ -255,8 +278,14 @@ void BackingFile::load_map(const std::string& maps_directory, uint64_t object_si
     return;
   }
   has_identity_ = true;
+  load_proof(maps_directory, object_size, trust);
   struct stat stat;
   if (::fstat(fd.get(), &stat) != 0) return;
+  if (proof() && !trust.clean) {
+    unproven_ = true;
+    // What is hashed is to be what the disk has: a page may be clean because its write-back failed.
+    ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+  }
   auto file_size = static_cast<uint64_t>(stat.st_size);
   size_t limit = proto::content_map_file_size(file_size / proto::kMapLeafBytes + 1);
   auto text = read_file(map_path(maps_directory), limit);
@@ -268,6 +297,7 @@ void BackingFile::load_map(const std::string& maps_directory, uint64_t object_si
     return;
   }
   generation_ = map->generation;
+  if (unproven_) return;
   for (const auto& leaf : map->leaves)
     for (unsigned bit = 0; bit < proto::kMapLeafBlocks; ++bit)
       if (leaf.bits[bit / 64] >> (bit % 64) & 1) {
@@ -322,14 +352,23 @@ int BackingFile::save_map(Disk& disk, const std::string& maps_directory, const s
   return 0;
 }
 
+namespace {
+
+void delete_both(const std::string& map) {
+  ::unlink(map.c_str());
+  ::unlink((map + kLeavesSuffix).c_str());
+}
+
+}  // namespace
+
 void BackingFile::delete_map(const std::string& maps_directory) const {
-  if (has_identity_) ::unlink(map_path(maps_directory).c_str());
+  if (has_identity_) delete_both(map_path(maps_directory));
 }
 
 void delete_map_of(int fd, const std::string& maps_directory) {
   proto::FileIdentity identity;
   if (::fgetxattr(fd, proto::kIdentityLabelName, identity.data(), identity.size()) == ssize_t(identity.size()))
-    ::unlink(map_path_of(maps_directory, identity).c_str());
+    delete_both(map_path_of(maps_directory, identity));
 }
 
 }  // namespace hydrant::cachefiles

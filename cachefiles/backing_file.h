@@ -13,6 +13,7 @@
 #include "cachefiles/descriptor.h"
 #include "cachefiles/disk.h"
 #include "cachefiles/engine.h"
+#include "cachefiles/verifier.h"
 
 namespace hydrant::cachefiles {
 
@@ -23,6 +24,7 @@ class BackingFile {
  public:
   BackingFile(Descriptors& pool, Fd fd, InodeId id, Presence presence, uint64_t block_size)
       : descriptor_(pool, std::move(fd), id), presence_(presence), block_size_(block_size) {}
+  ~BackingFile() { delete proof_.load(); }
 
   // What goes wrong when it is opened again, its user reports like an error of his own call.
   Descriptor::Use open() const { return descriptor_.use(); }
@@ -49,6 +51,29 @@ class BackingFile {
   // The same for bytes that lie apart: at most 64 pieces.
   int64_t write(Disk& disk, std::span<const Bytes> pieces, uint64_t offset);
 
+  // proven.cpp: a write by the user daemon's handle. With a proof, granules become present that match their leaves, and
+  // no others: -EIO at the first that does not, after what stands before it. A file that somebody reads past us keeps
+  // what is present. In both, writing what is present again succeeds and changes nothing.
+  int64_t fill(Disk& disk, const Proving& proving, std::span<const Bytes> pieces, uint64_t offset);
+  // Requires `proof` from now on, for which it takes the leaves from `source`. What was present must prove itself
+  // first. Of a shared file, which others write to meanwhile, the proof stays what it is: -EEXIST. Callers serialise.
+  // 0; -ENODATA: no such leaves; -EOPNOTSUPP, -EIO.
+  enum class Use { kAlone, kShared };
+  int prove(const std::string& maps_directory, const proto::MerkleProof& proof, const LeafSource& source, Use use);
+  // Null: none is required.
+  const proto::MerkleProof* proof() const { return proof_.load(std::memory_order_acquire); }
+  // Makes granules of `window` present that are on the disk, unproven, and match their leaves. Whether the window's
+  // first block is present now.
+  bool find(const Proving& proving, ByteRange window);
+  struct Scrubbed {
+    uint64_t next = 0;   // where to go on; UINT64_MAX: that was the last
+    uint64_t bytes = 0;  // that were hashed
+    std::vector<ByteRange> damaged = {};
+  };
+  // Hashes what is present, from the granule at `from` on, about `most` bytes; what does not match is present no
+  // longer.
+  Scrubbed scrub(const Proving& proving, uint64_t from, uint64_t most);
+
   // Gives the blocks of an aligned range back. 0 or -errno.
   int punch(ByteRange range);
 
@@ -65,8 +90,13 @@ class BackingFile {
 
   // Gives a new file its identity. 0 or -errno.
   int make_identity();
-  // Believes the stored map if it is this file's (docs/formats/content-map.md); otherwise nothing is present.
-  void load_map(const std::string& maps_directory, uint64_t object_size);
+  struct Trust {
+    bool clean = true;   // the engine before us ended in order
+    bool proofs = true;  // leaves that lie beside the map are required
+  };
+  // Believes the stored map if it is this file's (docs/formats/content-map.md); otherwise nothing is present. Of a file
+  // that has leaves nothing is believed after an unclean end: what is on the disk must prove itself.
+  void load_map(const std::string& maps_directory, uint64_t object_size, Trust trust);
   // Makes what is present durable: data, then the map. Does nothing for a clean file. 0, or -errno and the file stays
   // unsaved. `object_size` is asked once saving may be claimed again: whoever changes the size after that can queue the
   // file anew.
@@ -83,6 +113,13 @@ class BackingFile {
   Survey survey_sparse(ByteRange window) const;
   int failed(const char* operation, int err) const;  // says so in the trace, yields err
   std::string map_path(const std::string& maps_directory) const;
+  void load_proof(const std::string& maps_directory, uint64_t object_size, Trust trust);
+  void guard();
+  LeafFile leaves(const proto::MerkleProof& proof, const std::string& maps_directory) const;
+  int64_t fill_once(Disk& disk, std::span<const Bytes> pieces, uint64_t offset);
+  int64_t fill_proven(Disk& disk, const Proving& proving, const proto::MerkleProof& proof,
+                      std::span<const Bytes> pieces, uint64_t offset);
+  bool read_whole(int fd, ByteRange granule, MutableBytes out) const;
   void drop_bits_over_holes(uint64_t file_size);
 
   mutable Descriptor descriptor_;
@@ -101,9 +138,16 @@ class BackingFile {
   std::atomic<uint64_t> discards_{0};    // raised under bits_, before the bits are cleared
   std::atomic<bool> discarding_{false};  // holes are being made, under save_: no write may begin
   uint64_t generation_ = 0;
+  std::atomic<const proto::MerkleProof*> proof_{nullptr};  // owned
+  std::atomic<bool> guarded_{false};                       // writes go through proof_, or leave alone what is present
+  std::atomic<bool> unproven_{false};                      // the disk may have granules that no bit vouches for
+  std::atomic<int> unguarded_{0};                          // writers that do not know of guarded_
+  SmallMutex once_;                                        // one guarded writer at a time where there is no proof
 };
 
-// The map of a file that is about to be removed by somebody who has no BackingFile of it.
+inline constexpr char kLeavesSuffix[] = ".leaves";
+
+// The map, and the leaves, of a file that is about to be removed by somebody who has no BackingFile of it.
 void delete_map_of(int fd, const std::string& maps_directory);
 
 }  // namespace hydrant::cachefiles

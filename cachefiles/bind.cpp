@@ -16,6 +16,8 @@ namespace hydrant::cachefiles {
 namespace {
 
 constexpr uint64_t kPageSize = 4096;
+// docs/formats/content-map.md.
+constexpr char kCleanMark[] = "maps/clean";
 
 std::string path_of(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
@@ -61,14 +63,36 @@ int Cache::go_online(const Caller& caller) {
   if (err) return err;
   graveyard_marked_ = true;
   maps_directory_ = path_of(root_.get()) + "/maps";
-  if (presence() == Presence::kContentMap && ::mkdirat(root_.get(), "maps", 0700) != 0 && errno != EEXIST)
-    return -errno;
+  if (presence() == Presence::kContentMap)
+    if ((err = take_clean_mark())) return err;
 
   flags_.fetch_or(kReady);
   log::info("cachefiles.registered",
             {{"tag", tag_}, {"dir", directory_}, {"mode", has(kOnDemand) ? "ondemand" : "original"}});
   check_space(0, 0, Reason::kNone);
   return 0;
+}
+
+// The mark stands in maps/ while nobody works there: who finds it, takes it away before he begins.
+int Cache::take_clean_mark() {
+  const bool fresh = ::mkdirat(root_.get(), "maps", 0700) == 0;
+  if (!fresh && errno != EEXIST) return -errno;
+  const bool marked = ::unlinkat(root_.get(), kCleanMark, 0) == 0;
+  if (!marked && errno != ENOENT) return -errno;
+  was_clean_ = fresh || marked;
+  if (!was_clean_) log::info("cachefiles.unclean", {{"dir", directory_}});
+  if (!marked) return 0;
+  Fd maps(::openat(root_.get(), "maps", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return maps && ::fsync(maps.get()) == 0 ? 0 : -errno;
+}
+
+// After everything else is on the disk.
+void Cache::put_clean_mark() {
+  if (presence() != Presence::kContentMap || broken_.load()) return;
+  Fd mark(::openat(root_.get(), kCleanMark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  Fd maps(::openat(root_.get(), "maps", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!mark || !maps || ::fsync(mark.get()) != 0 || ::fsync(maps.get()) != 0)
+    log::warn("cachefiles.no_clean_mark", {{"errno", errno}});
 }
 
 int Cache::check_file_system() {
@@ -136,6 +160,7 @@ void Cache::channel_released() {
 void Cache::io_error(const char* what, int err, trace::Subject subject) {
   trace::event(trace::Point::kIoError,
                {{"object", subject.object}, {"inode", subject.inode}, {"operation", what}, {"errno", -err}});
+  broken_.store(true);
   if (!(flags_.fetch_or(kDead) & kDead)) log::error("cachefiles.cache_dead", {{"operation", what}, {"errno", -err}});
   // The caller may hold a lock; completions run on a worker.
   submit([self = shared_from_this()] { self->kill(); });
@@ -168,7 +193,9 @@ void Cache::unbind() {
     if (::syncfs(root_.get()) != 0) {
       log::error("cachefiles.sync_failed", {{"errno", errno}});
       trace::vfs_error("sync", -errno);
+      broken_.store(true);
     }
+    put_clean_mark();
   }
   go_offline();
 }

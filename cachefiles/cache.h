@@ -95,6 +95,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
   void channel_released();
   // A fatal condition of the backing store (spec 7.10).
   void io_error(const char* what, int err, trace::Subject subject = {});
+  // Something did not reach the disk that should have: there will be no mark of a clean end.
+  void set_broken() { broken_.store(true); }
   // Takes everything off line. Blocks; only the engine's maintenance thread calls it.
   void unbind();
 
@@ -128,6 +130,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
   Disk& disk();
   uint64_t block_size() const { return block_size_; }
   const std::string& maps_directory() const { return maps_directory_; }
+  // The engine that had this directory before ended in order, or there was none.
+  bool was_clean() const { return was_clean_; }
   Presence presence() const;
   Naming naming() const;
   void submit(UniqueFunction<void()> task);
@@ -151,6 +155,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
   int go_online(const Caller& caller);
   int check_file_system();
   void go_offline();
+  int take_clean_mark();
+  void put_clean_mark();
   void kill();
 
   // cull.cpp; under command_mutex_
@@ -171,6 +177,7 @@ class Cache : public std::enable_shared_from_this<Cache> {
   EngineImpl& engine_;
   std::atomic<unsigned> flags_{0};
   std::atomic<bool> withdrawn_{false};
+  std::atomic<bool> broken_{false};
   std::atomic<int> pins_{0};
 
   std::mutex command_mutex_;  // one command at a time; guards the settings below
@@ -182,6 +189,7 @@ class Cache : public std::enable_shared_from_this<Cache> {
   InodeId cache_id_, graveyard_id_;
   bool cache_marked_ = false, graveyard_marked_ = false;
   std::string maps_directory_;
+  bool was_clean_ = false;
   uint64_t block_size_ = 4096;
   Percent file_threshold_{0, 0, 0}, block_threshold_{0, 0, 0};
   std::atomic<uint32_t> graveyard_counter_{0};

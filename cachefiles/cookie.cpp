@@ -9,6 +9,7 @@
 #include "cachefiles/object.h"
 #include "cachefiles/trace.h"
 #include "proto/cachefiles_name.h"
+#include "proto/leaf_table.h"
 
 namespace hydrant::cachefiles {
 
@@ -122,6 +123,8 @@ void CookieCore::lookup_done(const std::shared_ptr<Object>& object, int result) 
   Lock lock(mutex_);
   auto waiters = take(waiters_);
   bool invalidate = std::exchange(invalidate_wanted_, false);
+  // The proof may have come after the object looked for one.
+  if (result == 0 && proof_) result = object->prove(*proof_);
   if (result == 0 && !relinquished_ && invalidate) {
     state_ = State::kInvalidating;
     return start_invalidation(std::move(lock), std::move(waiters));
@@ -335,6 +338,29 @@ uint64_t CookieCore::discard(uint64_t bytes) {
   return file && !kept_ ? file->discard(bytes) : 0;
 }
 
+int CookieCore::prove(const proto::MerkleProof& proof) {
+  if (!engine_.options().verify) return -EOPNOTSUPP;
+  if (!proto::check_shape(proof.shape)) return -EINVAL;
+  // The lock keeps a withdrawal from beginning; it is held across the disk, as for resize.
+  Lock lock(mutex_);
+  if (proof_) return *proof_ == proof ? 0 : -EEXIST;
+  if (runs_on_data())
+    if (int err = object_->prove(proof)) return err;
+  proof_ = std::make_unique<proto::MerkleProof>(proof);
+  return 0;
+}
+
+Cookie::Scrub CookieCore::scrub(uint64_t from, uint64_t most) {
+  std::shared_ptr<Object> object;
+  {
+    Lock lock(mutex_);
+    if (state_ == State::kActive) object = object_;
+  }
+  if (!object) return {.next = UINT64_MAX};
+  auto done = object->scrub(from, most);
+  return {.next = done.next, .bytes = done.bytes, .damaged = std::move(done.damaged)};
+}
+
 void CookieCore::read_ahead(ByteRange range) {
   auto file = slot_.use();
   if (!file) return;
@@ -360,6 +386,7 @@ Cookie::Stat CookieCore::stat() const {
   if (auto file = slot_.use()) {
     out.present_bytes = file->map().present_blocks() * kBlockSize;
     out.durable_bytes = file->map().durable_blocks() * kBlockSize;
+    out.proven = file->proof() != nullptr;
   }
   return out;
 }

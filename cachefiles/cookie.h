@@ -105,6 +105,8 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   int64_t read(MutableBytes out, uint64_t offset) override;
   uint64_t discard(uint64_t bytes) override;
   void keep() override;
+  int prove(const proto::MerkleProof& proof) override;
+  Scrub scrub(uint64_t from, uint64_t most) override;
   void read_ahead(ByteRange range) override;
   Result<Fd> backing_file() override;
   int64_t write(Bytes bytes, uint64_t offset) override;
@@ -126,6 +128,10 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   // By the object, from the daemon's answer or its own lookup.
   void set_size(uint64_t size) { size_.store(size, std::memory_order_release); }
   void set_creating();
+  std::optional<proto::MerkleProof> proof() const {
+    Lock lock(mutex_);
+    return proof_ ? std::optional(*proof_) : std::nullopt;
+  }
   void publish(std::shared_ptr<BackingFile> file);
   void count_read() { reads_requested_.fetch_add(1, std::memory_order_relaxed); }
 
@@ -173,7 +179,8 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   bool invalidate_wanted_ = false;           // asked for while the cookie was looked up
   std::shared_ptr<CookieCore> predecessor_;  // of the same key, still being relinquished
   std::shared_ptr<Object> object_;
-  Waiters waiters_;  // for the lookup
+  std::unique_ptr<const proto::MerkleProof> proof_;  // what the object must be
+  Waiters waiters_;                                  // for the lookup
   std::forward_list<UniqueFunction<void()>> when_dropped_;
 };
 

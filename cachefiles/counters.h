@@ -23,6 +23,10 @@ struct Counters {
   Counter no_space_write, no_space_create, no_space_other;
   Counter culled;
   Counter reads, writes;  // requests to the user daemon; writes by handle or consumer
+  // Granules that were hashed: as they were written, on the disk at their first use, by the scrub. And of those the
+  // ones that did not match: refused, or no longer present.
+  Counter verified, found, scrubbed;
+  Counter refused, damaged;
 };
 
 }  // namespace hydrant::cachefiles

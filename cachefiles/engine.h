@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -23,6 +24,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/unique_function.h"
+#include "proto/merkle.h"
 
 namespace hydrant::cachefiles {
 
@@ -32,6 +34,10 @@ class Disk;
 enum class Naming { kFromBirth, kAtCommit };
 // What says that a block is there: our own content map, or (the kernel's way) the backing file's allocation.
 enum class Presence { kContentMap, kSparse };
+
+// Where a table of leaves with that root can be had (docs/formats/leaf-table.md). It is not believed before it gives
+// the root. Called from any thread; must not wait for a user daemon.
+using LeafSource = std::function<Result<std::string>(const Digest& root)>;
 
 struct EngineOptions {
   Naming naming = Naming::kFromBirth;
@@ -47,6 +53,10 @@ struct EngineOptions {
   // process may open when the engine is made.
   size_t open_files = 0;
   Disk* disk = nullptr;  // null: the system's; tests put a full or a failing disk here
+  // What a cookie must be (Cookie::prove) is checked here. False: proofs are not required, and those that the cache has
+  // are forgotten with the first use of their object.
+  bool verify = true;
+  LeafSource leaves = {};  // for Cookie::prove
 };
 
 // Who performs a control operation: what the kernel would take from the calling task.
@@ -162,6 +172,20 @@ class Cookie {
   // From now on nothing is discarded: somebody may read the backing file by himself. A discard under way is over when
   // this returns.
   virtual void keep() {}
+  // From now on, and over restarts, bytes of the object become present only when they hash to `proof`, whoever writes
+  // them: a granule that does not match is refused with -EIO, and one that is present is not written again. What is
+  // present already must prove itself before it is read. To be called while the cookie is active, or before its use:
+  // then its lookup fails when the object cannot be proven. 0; -EEXIST: it must be something else already, as long as
+  // it is in use; -ESTALE: the
+  // object has another size; -ENODATA: no leaves with that root (EngineOptions::leaves); -EOPNOTSUPP.
+  virtual int prove(const proto::MerkleProof& proof) { return (void)proof, -EOPNOTSUPP; }
+  struct Scrub {
+    uint64_t next = 0;                    // where to go on; UINT64_MAX: that was the end
+    uint64_t bytes = 0;                   // that were hashed
+    std::vector<ByteRange> damaged = {};  // present no longer: the next reader has them fetched anew
+  };
+  // Hashes what is present of a proven object, from `from` on, about `most` bytes. Reads the disk, not the page cache.
+  virtual Scrub scrub(uint64_t from, uint64_t most) { return (void)from, (void)most, Scrub{.next = UINT64_MAX}; }
   // Has the disk read the range into memory; returns before it has. A hint only.
   virtual void read_ahead(ByteRange range) = 0;
   // Opens the backing file once more, read-only: for a complete object that the kernel reads by itself.
@@ -182,6 +206,7 @@ class Cookie {
     uint64_t present_bytes = 0;  // by the content map
     uint64_t durable_bytes = 0;
     uint64_t reads_requested = 0;  // READ requests sent to the user daemon
+    bool proven = false;           // see prove()
   };
   virtual Stat stat() const = 0;
 };
@@ -209,7 +234,8 @@ struct Listing {
   std::vector<VolumeRow> volumes;
   std::vector<CookieRow> cookies;
   // By name: cookies, volumes, acquires, relinquishes, retires, lru.idle, lru.discarded, lru.postponed, invalidations,
-  // resizes, no_space.write, no_space.create, no_space.other, culled, files.open, files.reopened, reads, writes.
+  // resizes, no_space.write, no_space.create, no_space.other, culled, files.open, files.reopened, reads, writes,
+  // verify.written, verify.found, verify.scrubbed, verify.refused, verify.damaged.
   std::vector<std::pair<std::string, uint64_t>> counters;
 };
 

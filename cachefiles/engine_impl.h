@@ -15,6 +15,7 @@
 #include "cachefiles/descriptor.h"
 #include "cachefiles/engine.h"
 #include "cachefiles/in_use.h"
+#include "cachefiles/verifier.h"
 
 namespace hydrant::cachefiles {
 
@@ -36,6 +37,7 @@ class EngineImpl final : public Engine {
   Disk& disk() { return options_.disk ? *options_.disk : Disk::system(); }
   InUse& in_use() { return in_use_; }
   Descriptors& descriptors() { return descriptors_; }
+  Verifier& verifier() { return verifier_; }
   void submit(UniqueFunction<void()> task) { pool_.submit(std::move(task)); }
   // Work that may wait for a long sync: the end of objects. Lookups do not queue behind it.
   void submit_commit(UniqueFunction<void()> task) { commits_.submit(std::move(task)); }
@@ -58,6 +60,7 @@ class EngineImpl final : public Engine {
   const EngineOptions options_;
   InUse in_use_;
   Counters counters_;
+  Verifier verifier_{counters_};
   Descriptors descriptors_;
 
   std::mutex mutex_;

@@ -63,6 +63,7 @@ void EnsureOp::run(bool second_pass) {
         second_pass = false;
         continue;
       case Kind::kHole:
+        if (object_->find(*file, {rest_.begin, rest_.begin + found.size})) continue;
         // Without a user daemon the verdict is "download", which is the consumer's business (spec 7.5).
         if (!ask) return finish(-EIO);
         discards_ = file->discards();

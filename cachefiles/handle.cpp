@@ -55,7 +55,7 @@ int64_t HandleImpl::write_parts(std::span<const Bytes> parts, uint64_t offset, u
   if (cache.check_space(0, rounded, Cache::Reason::kWrite)) return -ENOBUFS;
   auto blocks = static_cast<int64_t>(rounded / cache.block_size());
   cache.count_writing(blocks);
-  int64_t done = file->write(cache.disk(), parts, offset);
+  int64_t done = file->fill(cache.disk(), object_->proving(), parts, offset);
   cache.count_writing(-blocks);
   if (done > 0 && file->claim_saving()) cache.remember_unsaved(object_);
   return done;

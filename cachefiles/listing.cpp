@@ -52,7 +52,12 @@ Listing EngineImpl::listing(size_t cookie_limit) {
                   {"files.open", descriptors_.open()},
                   {"files.reopened", descriptors_.reopened()},
                   {"reads", c.reads.get()},
-                  {"writes", c.writes.get()}};
+                  {"writes", c.writes.get()},
+                  {"verify.written", c.verified.get()},
+                  {"verify.found", c.found.get()},
+                  {"verify.scrubbed", c.scrubbed.get()},
+                  {"verify.refused", c.refused.get()},
+                  {"verify.damaged", c.damaged.get()}};
   return out;
 }
 

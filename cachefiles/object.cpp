@@ -179,7 +179,8 @@ int Object::write_label(proto::Content content) {
 int Object::attach() {
   uint64_t size = cookie_->size();
   if (existing_) {
-    found_->load_map(cache_->maps_directory(), size);
+    found_->load_map(cache_->maps_directory(), size,
+                     {.clean = cache_->was_clean(), .proofs = cache_->engine().options().verify});
     const struct timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
     ::futimens(found_->open().get(), times);  // culling goes by the time of last access
   }
@@ -191,8 +192,21 @@ int Object::attach() {
     if (int err = write_label(proto::Content::kNoData)) return err;
     if (int err = link_new_file()) return err;
   }
+  if (int err = prove_found()) return err;
   set_file(found_);
   return 0;
+}
+
+// What the consumer requires of the object, before anybody can read it or write to it.
+int Object::prove_found() {
+  auto proof = cookie_->proof();
+  if (!proof) return 0;
+  if (proof->shape.device_size != cookie_->size()) {
+    log::error("cachefiles.proof_of_another_size",
+               {{"name", name()}, {"size", cookie_->size()}, {"proof", proof->shape.device_size}});
+    return -ESTALE;
+  }
+  return found_->prove(cache_->maps_directory(), *proof, cache_->engine().options().leaves, BackingFile::Use::kAlone);
 }
 
 // The file is as long as the object, rounded up to a block; running out of space here does no harm.
@@ -294,10 +308,36 @@ Fd Object::open_again() {
   return Fd(::openat(volume_->directory(), path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
 }
 
+Proving Object::proving() const { return {cache_->engine().verifier(), cache_->maps_directory(), *this}; }
+
+int Object::prove(const proto::MerkleProof& proof) {
+  auto file = this->file();
+  if (!file) return -ENOBUFS;
+  if (proof.shape.device_size != cookie_->size()) return -ESTALE;
+  int err = file->prove(cache_->maps_directory(), proof, cache_->engine().options().leaves, BackingFile::Use::kShared);
+  if (!err && file->has_unsaved() && file->claim_saving()) cache_->remember_unsaved(shared_from_this());
+  return err;
+}
+
+bool Object::find(BackingFile& file, ByteRange window) {
+  const bool found = file.find(proving(), window);
+  if (file.has_unsaved() && file.claim_saving()) cache_->remember_unsaved(shared_from_this());
+  return found;
+}
+
+BackingFile::Scrubbed Object::scrub(uint64_t from, uint64_t most) {
+  auto file = this->file();
+  if (!file) return {.next = UINT64_MAX};
+  auto out = file->scrub(proving(), from, most);
+  if (file->has_unsaved() && file->claim_saving()) cache_->remember_unsaved(shared_from_this());
+  return out;
+}
+
 void Object::save_map() {
   auto file = this->file();
   if (!file || !named_) return;
   int err = file->save_map(cache_->disk(), cache_->maps_directory(), [this] { return cookie_->size(); });
+  if (err) cache_->set_broken();
   // The cache is dead then: nobody saves again.
   if (err == -EIO) return cache_->io_error("sync a file", err, {debug_id_, file->id().inode});
   if (file->has_unsaved() && file->claim_saving()) cache_->remember_unsaved(shared_from_this());

@@ -54,6 +54,13 @@ class Object : public std::enable_shared_from_this<Object>, private Reopener {
   // A consumer's own data (spec 7.8). Byte count or -errno.
   int64_t write_locally(Bytes bytes, uint64_t offset);
 
+  Proving proving() const;
+  // BackingFile::prove of the file that is attached; -ESTALE: the object has another size.
+  int prove(const proto::MerkleProof& proof);
+  // Granules of `window` that are on the disk and prove themselves. Whether its first block is present now.
+  bool find(BackingFile& file, ByteRange window);
+  BackingFile::Scrubbed scrub(uint64_t from, uint64_t most);
+
   // Queues an OPEN for a handle that was closed while READs wait.
   void reopen();
   // Saves the content map if there is one to save. On a worker.
@@ -78,6 +85,7 @@ class Object : public std::enable_shared_from_this<Object>, private Reopener {
   void opened_for_new_file(int result);
   int check_label();
   int attach();
+  int prove_found();
   int link_new_file();
   int write_label(proto::Content content);
   void finish_lookup(int result);

@@ -82,6 +82,7 @@ int Object::invalidate() {
   int err = create_file();
   if (err) found_ = old;
   if (!err) err = adjust_length(cookie_->size());
+  if (!err) err = prove_found();
   // Whatever fails, the old bytes are not found again.
   auto fresh = std::exchange(found_, old);
   unlink_file();
@@ -107,6 +108,7 @@ int Object::invalidate() {
 int64_t Object::write_locally(Bytes bytes, uint64_t offset) {
   auto file = this->file();
   if (!file) return -ENOBUFS;
+  if (file->proof()) return -EPERM;
   auto asked = make_range(offset, bytes.size());
   if (offset % kBlockSize || !asked || asked->end > ContentMap::kBlocks * kBlockSize) return -EINVAL;
   ByteRange range = align_outward(*asked, kBlockSize);
@@ -137,6 +139,7 @@ int64_t Object::write_locally(Bytes bytes, uint64_t offset) {
 int Object::resize(uint64_t size) {
   uint64_t before = cookie_->size();
   if (size > ContentMap::kBlocks * kBlockSize) return -EFBIG;
+  if (size != before && found_->proof()) return -EPERM;  // it proves that size alone
   if (size < before) {
     if (int err = found_->shrink(size)) {
       // An object that is half cut must not be found again.
