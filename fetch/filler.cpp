@@ -1,6 +1,7 @@
 // Who waits for what: readers join the flights for their granules, streams and prefetches start some of their own.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -111,6 +112,33 @@ Result<std::vector<ByteRange>> Filler::holes(ObjectHandle& handle, ByteRange ran
   return holes;
 }
 
+// Ranges whose stored bytes follow each other, or overlap, become one: workers that fetched them at the same time would
+// fetch the spans between them twice. Each stands where the first of its parts stood.
+std::vector<ByteRange> Filler::joined(const image::Layout& layout, const std::vector<ByteRange>& ranges) {
+  struct Part {
+    size_t rank;
+    ByteRange wanted, stored;
+  };
+  std::vector<Part> parts;
+  for (ByteRange range : ranges) parts.push_back({parts.size(), range, layout.plan(range).stored});
+  std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.wanted.begin < b.wanted.begin; });
+  std::vector<Part> runs;
+  for (const Part& part : parts) {
+    if (runs.empty() || part.stored.begin > runs.back().stored.end) {
+      runs.push_back(part);
+      continue;
+    }
+    Part& run = runs.back();
+    run.rank = std::min(run.rank, part.rank);
+    run.wanted.end = std::max(run.wanted.end, part.wanted.end);
+    run.stored.end = std::max(run.stored.end, part.stored.end);
+  }
+  std::sort(runs.begin(), runs.end(), [](const Part& a, const Part& b) { return a.rank < b.rank; });
+  std::vector<ByteRange> out;
+  for (const Part& run : runs) out.push_back(run.wanted);
+  return out;
+}
+
 void Filler::plan_prefetch(const std::vector<ByteRange>& wanted, Deadline deadline) {
   auto handle = open_handle();
   if (!handle) return;
@@ -124,6 +152,7 @@ void Filler::plan_prefetch(const std::vector<ByteRange>& wanted, Deadline deadli
     if (!found) return log::warn("prefetch.lookup", {{"object", name_}, {"reason", found.error().what}});
     missing.insert(missing.end(), found->begin(), found->end());
   }
+  missing = joined(**layout, missing);
   Lock lock(mutex_);
   if (!handle_) return;
   for (ByteRange hole : missing) claim_prefetch(lock, hole, Priority::kPrefetch);
@@ -174,7 +203,7 @@ void Filler::step(uint64_t from, bool found) {
 // Claims with a hole whatever its fill completes, so that the next hole in the same span is not fetched again.
 void Filler::claim_prefetch(Lock& lock, ByteRange hole, Priority priority) {
   const uint64_t granule = layout_->granule();
-  const uint64_t unit = std::max(granule, shop_.options.fill_unit);
+  const uint64_t unit = std::max(granule, shop_.options.prefetch_unit);
   while (!hole.empty()) {
     const uint64_t first = hole.begin / granule;
     if (known(lock, first)) {

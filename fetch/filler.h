@@ -24,6 +24,7 @@ struct FillOptions {
   Duration fresh = std::chrono::seconds(1);            // see Filler::filled_at_
   unsigned attempts = 40;                              // of one fill, within the deadline
   uint64_t fill_unit = 2 << 20;                        // device bytes of one demand fill; a power of two
+  uint64_t prefetch_unit = 4 << 20;                    // the same of one that no reader waits for
   // A miss within `near` bytes of what was wanted before takes `along` bytes behind it with it.
   uint64_t near = 1 << 20, along = 1 << 20;
   uint64_t shortest_run = 512 << 10;  // a reader that has read so much in order is a stream
@@ -94,6 +95,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   void submit_prefetch(std::vector<ByteRange> wanted, Deadline deadline, Instant not_before);
   void plan_prefetch(const std::vector<ByteRange>& wanted, Deadline deadline);
   void claim_prefetch(Lock& lock, ByteRange hole, Priority priority);
+  static std::vector<ByteRange> joined(const image::Layout& layout, const std::vector<ByteRange>& ranges);
   Result<std::vector<ByteRange>> holes(ObjectHandle& handle, ByteRange range);
   void go_on(uint64_t from, bool found, Instant not_before);
   void step(uint64_t from, bool found);

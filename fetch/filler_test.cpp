@@ -85,6 +85,7 @@ class FillerTest : public testing::Test {
     options.longest_backoff = 2ms;
     options.attach_deadline = 10s;
     options.fill_unit = kGranule;
+    options.prefetch_unit = kGranule;
     options.near = 0;
     options.shortest_run = 2 * kGranule;
     options.longest_ahead = 4 * kGranule;
@@ -451,6 +452,15 @@ TEST_F(FillerTest, APrefetchFetchesWhatTheCacheLacks) {
   expect_right({2 * kGranule, 3 * kGranule});
   expect_right({4 * kGranule, 5 * kGranule});
   EXPECT_EQ(handle_->content({3 * kGranule, 4 * kGranule}), there);
+}
+
+TEST_F(FillerTest, APrefetchJoinsNeighbours) {
+  auto options = quick();
+  options.prefetch_unit = 4 * kGranule;
+  start(1, options);
+  filler_->prefetch({{9 * kGranule, 10 * kGranule}, {5 * kGranule, 6 * kGranule}, {4 * kGranule, 5 * kGranule}});
+  ASSERT_TRUE(wait_for_reads(2));
+  EXPECT_EQ(blob().reads(), (std::vector<ByteRange>{{9 * kGranule, 10 * kGranule}, {4 * kGranule, 6 * kGranule}}));
 }
 
 TEST_F(FillerTest, AReaderOvertakesThePrefetchItMeets) {
