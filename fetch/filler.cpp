@@ -359,6 +359,7 @@ uint64_t Filler::claim_run(Lock& lock, ByteRange run) {
 // Whether somebody wanted something close before or behind: programs and libraries that are read here and there are
 // read in more places soon, and a request costs more than the bytes that it may bring along.
 bool Filler::near_others(Lock& lock, ByteRange run) const {
+  if (!origin_->many_files()) return false;
   const uint64_t granule = layout_->granule();
   const uint64_t around = shop_.options.near / granule, first = run.begin / granule, last = (run.end - 1) / granule;
   for (uint64_t distance = 1; distance <= around; ++distance)
@@ -434,6 +435,8 @@ void Filler::expire() {
     for (const auto& [index, held] : held_)
       if (now - held.since >= shop_.options.held_time) unasked.push_back(index);
     for (uint64_t index : unasked) release_held(lock, index, Priority::kAhead);
+    if (filled_at_.size() > shop_.options.most_filled)
+      std::erase_if(filled_at_, [&](const auto& entry) { return now - entry.second >= shop_.options.fresh; });
   }
   for (const WaiterPtr& waiter : late)
     finish(waiter, {.code = Code::kTooSlow, .what = name_ + ": not supplied within the reader's deadline"});

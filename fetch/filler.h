@@ -22,6 +22,7 @@ struct FillOptions {
   Duration longest_backoff = std::chrono::seconds(2);
   Duration attach_deadline = std::chrono::seconds(2);  // writes refused with ENOBUFS are repeated so long
   Duration fresh = std::chrono::seconds(1);            // see Filler::filled_at_
+  size_t most_filled = 256 << 10;                      // granules there; beyond it those that are not fresh go
   unsigned attempts = 40;                              // of one fill, within the deadline
   uint64_t fill_unit = 2 << 20;                        // device bytes of one demand fill; a power of two
   uint64_t prefetch_unit = 4 << 20;                    // the same of one that no reader waits for
@@ -139,7 +140,8 @@ class Filler : public std::enable_shared_from_this<Filler> {
   std::vector<WaiterPtr> early_;                // came before the layout
   std::unordered_map<uint64_t, Claim> claims_;  // by granule
   // When this filler wrote a granule. A READ for it that comes at once crossed the write on its way and is answered
-  // from here; a later one means that the cache has lost the bytes, and fetches again.
+  // from here; a later one means that the cache has lost the bytes, and fetches again. That a granule is not here says
+  // nothing: of very large objects the old ones are forgotten.
   std::unordered_map<uint64_t, Instant> filled_at_;
   // The first granule of a run-ahead, proven and kept here until somebody asks for it: a reader in full stride has only
   // hits, and this one miss, answered from memory, says that it has come so far. Written all the same after held_time.

@@ -44,6 +44,7 @@ class FakeOrigin final : public Origin {
   }
   Result<std::shared_ptr<source::Blob>> blob(Deadline) override { return blob_; }
   void forget(const std::shared_ptr<source::Blob>& blob) override { forgotten += blob == blob_; }
+  bool many_files() const override { return true; }
   FakeBlob& fake() { return *blob_; }
   std::atomic<unsigned> forgotten{0};
   unsigned broken_layouts = 0;

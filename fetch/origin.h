@@ -20,6 +20,8 @@ class Origin {
   // Who may keep a blob's reads waiting, a host for instance; the same text for all that it serves. Empty: nobody, it
   // is all local. Does not block.
   virtual std::string place() const { return {}; }
+  // Whether the object holds many files, which are read here and there, and not one.
+  virtual bool many_files() const { return false; }
   virtual Result<std::shared_ptr<const image::Layout>> layout() = 0;
   // A failed blob is opened anew at the next call.
   virtual Result<std::shared_ptr<source::Blob>> blob(Deadline deadline) = 0;

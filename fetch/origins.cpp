@@ -12,7 +12,10 @@ namespace hydrant::fetch {
 
 namespace {
 
-constexpr uint64_t kIdentityGranule = 1 << 20;
+constexpr uint64_t kMetadataGranule = 1 << 20;
+// A random read of a single file costs little more than a round trip so; streams ask for more at once.
+constexpr uint64_t kFileGranule = 64 << 10;
+constexpr size_t kMostOpened = 16;
 
 // The host, or nobody for what is local.
 std::string place_of(const std::string& source) {
@@ -55,7 +58,7 @@ class MetadataOrigin final : public LazyOrigin {
  public:
   MetadataOrigin(std::string path, uint64_t size) : path_(std::move(path)), size_(size) {}
   Result<std::shared_ptr<const image::Layout>> layout() override {
-    return std::make_shared<image::IdentityLayout>(size_, kIdentityGranule);
+    return std::make_shared<image::IdentityLayout>(size_, kMetadataGranule);
   }
 
  private:
@@ -71,6 +74,7 @@ class IndexedOrigin : public LazyOrigin {
  public:
   IndexedOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
   std::string place() const final { return place_of(row_.source); }
+  bool many_files() const final { return true; }
   Result<std::shared_ptr<const image::Layout>> layout() final {
     HYDRANT_TRY(auto index, origins_.index(row_));
     return image::make_layout(std::move(index), origins_.fringes());
@@ -113,13 +117,16 @@ class FileOrigin final : public LazyOrigin {
   FileOrigin(Origins& origins, ObjectRow row) : origins_(origins), row_(std::move(row)) {}
   std::string place() const override { return place_of(row_.source); }
   Result<std::shared_ptr<const image::Layout>> layout() override {
-    return std::make_shared<image::IdentityLayout>(row_.stored_size, kIdentityGranule);
+    return std::make_shared<image::IdentityLayout>(row_.stored_size, kFileGranule);
   }
 
  private:
   Result<std::shared_ptr<source::Blob>> open(Deadline deadline) override {
     HYDRANT_TRY(auto reference, proto::SourceReference::parse(row_.source));
-    HYDRANT_TRY(auto blob, origins_.open_blob(reference, deadline));
+    auto blob = origins_.take_opened(row_.id);
+    if (!blob) {
+      HYDRANT_TRY(blob, origins_.open_blob(reference, deadline));
+    }
     // What is in the cache is of the version that the name was made of.
     if (file_object_id(reference, *blob) != row_.id)
       return fail(Code::kGone, reference.display() + " has changed since it was mounted; mount it again");
@@ -145,6 +152,18 @@ Result<std::shared_ptr<source::Blob>> Origins::open_tarball(const proto::SourceR
   HYDRANT_TRY(auto blob, open_blob(reference, deadline));
   if (tarball_id(reference, *blob) == device) return blob;
   return fail(Code::kGone, reference.display() + " has changed since it was mounted; mount it again");
+}
+
+void Origins::opened(const std::string& device, std::shared_ptr<source::Blob> blob) {
+  std::lock_guard lock(mutex_);
+  if (opened_.size() >= kMostOpened) opened_.clear();
+  opened_[device] = std::move(blob);
+}
+
+std::shared_ptr<source::Blob> Origins::take_opened(const std::string& device) {
+  std::lock_guard lock(mutex_);
+  auto found = opened_.extract(device);
+  return found.empty() ? nullptr : std::move(found.mapped());
 }
 
 std::string store_name(const proto::SourceReference& reference) {

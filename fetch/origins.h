@@ -67,6 +67,11 @@ class Origins {
   Result<std::shared_ptr<source::Blob>> open_tarball(const proto::SourceReference& reference, const Digest& device,
                                                      Deadline deadline) const;
 
+  // A single file is opened when it is mounted; its first reader goes on with that blob instead of asking again.
+  void opened(const std::string& device, std::shared_ptr<source::Blob> blob);
+  // Null when there is none.
+  std::shared_ptr<source::Blob> take_opened(const std::string& device);
+
   Result<std::shared_ptr<source::Blob>> open_blob(const proto::SourceReference& reference, Deadline deadline) const {
     return open_blob_(reference, deadline);
   }
@@ -84,6 +89,7 @@ class Origins {
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<source::ImageStore>> stores_;
   std::map<Digest, std::weak_ptr<const image::LayerIndex>> indexes_;  // by the name of the file
+  std::map<std::string, std::shared_ptr<source::Blob>> opened_;       // by device
   std::map<std::string, std::string> refused_;                        // device: why
 };
 

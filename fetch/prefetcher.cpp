@@ -20,6 +20,7 @@ constexpr Duration kFirstLook = std::chrono::seconds(10), kSecondLook = std::chr
 constexpr size_t kMostLearned = 64;  // starts whose earlier list is remembered
 // Entries this close to each other in time are fetched in the device's order, which merges them.
 constexpr uint32_t kTogether = 50;  // ms
+constexpr uint64_t kFileHead = 128 << 10;
 
 std::vector<image::TimedRange> timed(const proto::DeviceTouches& touches) {
   std::vector<image::TimedRange> ranges;
@@ -119,7 +120,7 @@ Result<proto::PrefetchList> Prefetcher::list(const Image& image) {
 void Prefetcher::expect(const std::string& fsid, bool background) {
   queue_.submit(Priority::kPrefetch, [this, fsid, background](std::stop_token) {
     auto known = image(fsid);
-    if (!known) return;  // a single file
+    if (!known) return expect_file(fsid);
     for (const Layer& layer : known->layers)
       if (background) objects_.complete(layer.device);
     auto replayed = replay(*known);
@@ -131,6 +132,13 @@ void Prefetcher::expect(const std::string& fsid, bool background) {
   });
   learn_later(fsid, kFirstLook);
   learn_later(fsid, kSecondLook);
+}
+
+// Whoever opens a file reads its beginning first: it is fetched while the mount is being made.
+void Prefetcher::expect_file(const std::string& fsid) {
+  auto row = catalogue_.image(fsid);
+  if (!row) return;
+  for (const std::string& device : row->devices) objects_.prefetch(device, {{0, kFileHead}});
 }
 
 void Prefetcher::learn_later(const std::string& fsid, Duration after) {

@@ -60,6 +60,7 @@ class Prefetcher {
   Result<proto::PrefetchList> list(const Image& image);
   Result<proto::PrefetchReply> replay(const Image& image);
   Result<proto::PrefetchReply> fetch_paths(const Image& image, const std::vector<std::string>& paths);
+  void expect_file(const std::string& fsid);
   void learn_later(const std::string& fsid, Duration after);
 
   const Paths paths_;

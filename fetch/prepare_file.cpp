@@ -98,6 +98,7 @@ Result<proto::PrepareReply> prepare_file(const proto::SourceReference& source, s
   std::vector<ObjectRow> objects{metadata};
   if (!erofs->used_layers.empty()) {
     reply.devices.push_back(device.id);
+    origins.opened(device.id, std::move(blob));
     objects.push_back(std::move(device));
   }
   ImageRow row;
@@ -136,6 +137,7 @@ Result<proto::PrepareReply> prepare_erofs(const proto::SourceReference& source, 
   row.source = reply.source;
   row.devices = {object.id};  // for the counters: it is its own device
   row.facts = proto::to_text(reply.image);
+  origins.opened(object.id, std::move(blob));
   HYDRANT_TRY_VOID(catalogue.put_image(row, {object}));
   return reply;
 }

@@ -86,6 +86,15 @@ TEST_F(PrepareFile, AnotherVersionIsAnotherDeviceAndTheOldOneIsGone) {
   EXPECT_EQ(prepare()->fsid, first->fsid);
 }
 
+TEST_F(PrepareFile, TheFirstReaderGoesOnWithTheBlobOfTheMount) {
+  auto reply = prepare();
+  auto mounted = blob_;
+  blob_ = std::make_shared<VersionedBlob>();
+  auto row = *catalogue_->object(reply->devices[0]);
+  EXPECT_EQ(*origins_.origin(row)->blob(Deadline::after(std::chrono::seconds(20))), mounted);
+  EXPECT_EQ(*origins_.origin(row)->blob(Deadline::after(std::chrono::seconds(20))), blob_) << "once";
+}
+
 TEST_F(PrepareFile, AForgottenBlobIsOpenedAnew) {
   auto origin = origins_.origin(*catalogue_->object(prepare()->devices[0]));
   const auto soon = Deadline::after(std::chrono::seconds(20));
