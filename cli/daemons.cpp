@@ -5,9 +5,12 @@
 #include <spawn.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <vector>
@@ -136,6 +139,27 @@ Result<AdminClient> Daemons::hydrantd() const {
 
 Result<AdminClient> Daemons::fetchd() const {
   return AdminClient::connect(fetchd_socket(), "hydrant-fetchd", Deadline::after(kConnectPatience));
+}
+
+bool RunningKeeper::alive() const {
+  pollfd end{handle.get(), POLLIN, 0};
+  return ::poll(&end, 1, 0) == 0;
+}
+
+std::optional<RunningKeeper> Daemons::keeper() const {
+  auto file = open_file(run_dir() + "/keeper.pid", O_RDONLY);
+  if (!file) return std::nullopt;
+  auto is_locked = [&] {
+    if (::flock(file->get(), LOCK_EX | LOCK_NB) != 0) return errno == EWOULDBLOCK;
+    ::flock(file->get(), LOCK_UN);
+    return false;
+  };
+  char text[32] = {};
+  if (!is_locked() || ::pread(file->get(), text, sizeof text - 1, 0) <= 0) return std::nullopt;
+  const pid_t pid = std::atoi(text);
+  RunningKeeper keeper{pid, Fd(pid > 1 ? static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)) : -1)};
+  if (!keeper.handle || !is_locked()) return std::nullopt;
+  return keeper;
 }
 
 Result<> Daemons::check_ready() const {

@@ -1,12 +1,24 @@
 // Finding the daemons of a root, and starting them when there are none.
 #pragma once
 
+#include <sys/types.h>
+
+#include <optional>
 #include <string>
 
+#include "base/fd.h"
 #include "cli/admin_client.h"
 #include "cli/exit_status.h"
 
 namespace hydrant::cli {
+
+// A process that stays itself, whatever becomes of its number.
+struct RunningKeeper {
+  pid_t pid = 0;
+  Fd handle;  // a pidfd
+
+  bool alive() const;
+};
 
 struct Daemons {
   std::string root;         // absolute
@@ -19,6 +31,9 @@ struct Daemons {
   // Within two seconds. kNotFound or kUnreachable when it does not run.
   Result<AdminClient> hydrantd() const;
   Result<AdminClient> fetchd() const;
+
+  // The root's hydrant-keeper, as its lock says: the number in its file alone may be a stranger's by now.
+  std::optional<RunningKeeper> keeper() const;
 
   // The directory of our own executable, where the others stand beside it.
   static Result<std::string> binaries();

@@ -68,6 +68,7 @@ Outcome run_stop(const CommonOptions& common, const StopOptions& options) {
   // A stuck daemon is found out within two seconds; one that answers gets the time to unmount and flush.
   auto status = hydrantd->call<proto::StatusReply>(HydrantdRequest(proto::StatusRequest{}));
   if (!status) return give_up(std::move(status).error());
+  const auto keeper = daemons.keeper();
   Deadline deadline = Deadline::after(from_seconds(options.timeout_s));
   Patience patience{.total = deadline, .silence = from_seconds(options.timeout_s)};
   auto stopped = hydrantd->call<proto::EmptyReply>(HydrantdRequest(proto::StopRequest{}), patience);
@@ -77,7 +78,8 @@ Outcome run_stop(const CommonOptions& common, const StopOptions& options) {
     // Gone: the keeper was faster, having seen hydrantd end.
     if (!reply && reply.error().code != Code::kGone) return give_up(std::move(reply).error());
   }
-  while (daemons.hydrantd() || daemons.fetchd()) {
+  // The keeper is the last to go, and whoever mounts before it has gone finds its lock.
+  while ((keeper && keeper->alive()) || daemons.hydrantd() || daemons.fetchd()) {
     if (deadline.passed()) return give_up({ExitStatus::kTooSlow, "the daemons under " + daemons.root + " still run"});
     ::poll(nullptr, 0, 10);
   }

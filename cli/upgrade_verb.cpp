@@ -30,33 +30,6 @@ constexpr auto kPatience = std::chrono::seconds(30);  // for each process
 
 tl::unexpected<Failure> give_up(Failure failure) { return tl::unexpected<Failure>(std::move(failure)); }
 
-// The keeper of a root, as its lock says: the number in the file alone may be a stranger's by now.
-struct RunningKeeper {
-  pid_t pid = 0;
-  Fd handle;  // a pidfd
-
-  bool alive() const {
-    pollfd end{handle.get(), POLLIN, 0};
-    return ::poll(&end, 1, 0) == 0;
-  }
-};
-
-std::optional<RunningKeeper> find_keeper(const std::string& run_dir) {
-  auto file = open_file(run_dir + "/keeper.pid", O_RDONLY);
-  if (!file) return std::nullopt;
-  auto is_locked = [&] {
-    if (::flock(file->get(), LOCK_EX | LOCK_NB) != 0) return errno == EWOULDBLOCK;
-    ::flock(file->get(), LOCK_UN);
-    return false;
-  };
-  char text[32] = {};
-  if (!is_locked() || ::pread(file->get(), text, sizeof text - 1, 0) <= 0) return std::nullopt;
-  const pid_t pid = std::atoi(text);
-  RunningKeeper keeper{pid, Fd(pid > 1 ? static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)) : -1)};
-  if (!keeper.handle || !is_locked()) return std::nullopt;
-  return keeper;
-}
-
 // The words of /proc/PID/cmdline or environ.
 Result<std::vector<std::string>> words_of(pid_t pid, const std::string& file) {
   HYDRANT_TRY(std::string text, read_file("/proc/" + std::to_string(pid) + "/" + file, 1 << 20));
@@ -135,7 +108,7 @@ class Upgrade {
 
  private:
   Outcome replace_keeper(const std::string& binaries) {
-    const auto old = find_keeper(daemons_.run_dir());
+    const auto old = daemons_.keeper();
     if (!old)
       return give_up({ExitStatus::kNoDaemon, "no hydrant-keeper runs under " + daemons_.root +
                                                  "; whoever supervises the daemons restarts them"});
@@ -156,7 +129,7 @@ class Upgrade {
       return give_up({ExitStatus::kTooSlow, "the old hydrant-keeper stays"});
     if (auto started = run_program(*words, *environment, directory.string()); !started) return give_up(started.error());
     auto holds = [&] {
-      auto now = find_keeper(daemons_.run_dir());
+      auto now = daemons_.keeper();
       return now && now->pid != old->pid && holds_blob_files(now->pid);
     };
     if (!wait_for(holds))
