@@ -77,7 +77,7 @@ soak:
 
 # The figures of the promises: time to ready, bytes moved, throughput against curl and ext4, memory.
 bench:
-	@$(PACKAGES) build test demo
+	@$(PACKAGES) build test demo bench
 	@$(CONFIGURE) -DHYDRANT_BENCH=ON > /dev/null
 	@$(BUILD)
 	@bench/run.sh

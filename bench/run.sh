@@ -16,3 +16,5 @@ echo "== sequential reads of one big file"
 "${apart[@]}" bench/sequential_read.py
 echo "== time to ready of the demo image"
 scripts/demo.sh --json
+echo "== the same, and until everything is read, against containerd over shaped links"
+unshare --net "${apart[@]}" bench/start.py

@@ -2,7 +2,7 @@
 gzip image, over links of two network namespaces (shaped_link.py). Rows take turns on each link; every one starts from an
 empty ext4 and an empty page cache on the client's side, with its daemons up. Runs in a network namespace of its own.
 
-Ready: numpy and pandas are imported in a container (runc in all rows). Moved: what the client's end of the link has received.
+Ready: numpy is imported in a container (runc in all rows). Moved: what the client's end of the link has received.
 Read all: tar of the whole tree in a container, after ready, on the same state; its time counts from the beginning."""
 
 import argparse
@@ -18,7 +18,7 @@ import time
 from sandbox import BUILD, Hydrant, Registry, small_disk, wait_until
 from shaped_link import SERVER, Link
 
-READY = ("python3", "-c", "import numpy, pandas; print('ready', flush=True)")
+READY = ("python3", "-c", "import numpy; print('ready', flush=True)")
 # GNU tar does not read what it would write to /dev/null.
 READ_ALL = ("sh", "-c", "tar -cf - --one-file-system / 2> /dev/null | wc -c")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,7 +52,8 @@ class Containerd:
         configuration = self.disk / "containerd.toml"
         configuration.write_text(f"version = 2\nroot = '{self.disk}/root'\nstate = '{self.disk}/state'\n"
                                  f"disabled_plugins = ['io.containerd.grpc.v1.cri']\n[grpc]\naddress = '{self.socket}'\n")
-        daemon = subprocess.Popen(["containerd", "-c", str(configuration), "-l", "error"], stdin=subprocess.DEVNULL)
+        daemon = subprocess.Popen(["containerd", "-c", str(configuration), "-l", "error"], stdin=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
         stack.callback(lambda: (daemon.terminate(), daemon.wait()))
         wait_until(lambda: subprocess.run(self.ctr("version"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                    .returncode == 0, 30, "containerd answers")
@@ -70,16 +71,12 @@ class Containerd:
 class Lazy:
     """A mount on an empty cache, with what `learned` (another root) knows of the image already: indexes, perhaps a list."""
 
-    def __init__(self, stack, reference, name, learned=None):
+    def __init__(self, stack, reference, name, learned=()):
         self.name, self.reference = name, reference
         self.hydrant = stack.enter_context(Hydrant(base=stack.enter_context(small_disk(8192))))
+        for part in learned:
+            shutil.copytree(part, self.hydrant.root / "fetch" / part.name)
         self.hydrant.ok("mount", "file:///etc/hostname", self.hydrant.new_dir())
-        if learned:
-            # As a node that has pulled the image before, or found its index in the registry.
-            self.hydrant.ok("stop")
-            for part in learned:
-                shutil.copytree(part, self.hydrant.root / "fetch" / part.name, dirs_exist_ok=True)
-            self.hydrant.ok("mount", "file:///etc/hostname", self.hydrant.new_dir())
         self.runs = 0
 
     def pull(self):
@@ -127,18 +124,19 @@ def compare(link, image, rounds):
         registry = outer.enter_context(Registry(address=SERVER, prefix=link.prefix))
         reference = registry.name(IMAGE) + ":latest"
         subprocess.run([*link.prefix, "skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false",
-                        f"oci:{image}:demo", f"docker://{reference}"], check=True)
+                        f"oci:{image}", f"docker://{reference}"], check=True)
         with contextlib.ExitStack() as stack:
             teacher = Lazy(stack, reference, "learning")
+            teacher.hydrant.ok("index", "--plain-http", reference)
             teacher.pull()
             teacher.run(*READY)
             teacher.hydrant.ok("record", teacher.directory)
             kept = pathlib.Path(outer.enter_context(small_disk(256)))
-            for part in ("index", "prefetch"):
+            for part in ("indexes", "prefetch"):
                 shutil.copytree(teacher.hydrant.root / "fetch" / part, kept / part)
         rows = [lambda stack: Containerd(stack, reference),
-                lambda stack: Lazy(stack, reference, "lazy, index", [kept / "index"]),
-                lambda stack: Lazy(stack, reference, "lazy, index and list", [kept / "index", kept / "prefetch"]),
+                lambda stack: Lazy(stack, reference, "lazy, index", [kept / "indexes"]),
+                lambda stack: Lazy(stack, reference, "lazy, index and list", [kept / "indexes", kept / "prefetch"]),
                 lambda stack: Lazy(stack, reference, "lazy, first pull")]
         for _ in range(rounds):
             for make in rows:
@@ -158,7 +156,7 @@ def compare(link, image, rounds):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--image", default=str(BUILD / "demo/oci"), help="OCI layout with the tag demo")
+    parser.add_argument("--image", default=str(BUILD / "demo/oci"), help="OCI layout of one image")
     parser.add_argument("--links", default="none,1000:2,200:20", help="none, or MBIT:MILLISECONDS of round trip")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

@@ -57,9 +57,11 @@ def processes_naming(text):
 
 
 class Registry:
-    """Debian's docker-registry on a free loopback port, storage in a directory of its own."""
+    """Debian's docker-registry on a free port of an address, storage in a directory of its own. `prefix` is a command that runs
+    it elsewhere, in another network namespace."""
 
-    def __init__(self, user=None, password=None):
+    def __init__(self, user=None, password=None, address="127.0.0.1", prefix=()):
+        self.address, self.prefix = address, prefix
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="hydrant-registry-"))
         self.auth = None
         access = ""
@@ -80,17 +82,17 @@ class Registry:
             "version: 0.1\n"
             "log: {level: error, accesslog: {disabled: false}}\n"
             f"storage: {{filesystem: {{rootdirectory: {self.directory}/data}}, delete: {{enabled: true}}}}\n"
-            f"http: {{addr: '127.0.0.1:{self.port}', secret: e2e}}\n" + access)
-        self.process = subprocess.Popen(["docker-registry", "serve", str(self.directory / "config.yml")],
+            f"http: {{addr: '{self.address}:{self.port}', secret: e2e}}\n" + access)
+        self.process = subprocess.Popen([*self.prefix, "docker-registry", "serve", str(self.directory / "config.yml")],
                                         stdout=self.log, stderr=subprocess.STDOUT,
                                         env={"OTEL_TRACES_EXPORTER": "none", "PATH": os.environ["PATH"]})
-        wait_until(lambda: accepts(self.port) or self.process.poll() is not None, 30, "registry listens")
+        wait_until(lambda: accepts(self.port, self.address) or self.process.poll() is not None, 30, "registry listens")
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(0.1)
         return self.process.returncode is None
 
     def name(self, image, port=None):
-        return f"127.0.0.1:{port or self.port}/{image}"
+        return f"{self.address}:{port or self.port}/{image}"
 
     def blob_path(self, digest):
         return self.directory / "data/docker/registry/v2/blobs/sha256" / digest[7:9] / digest[7:] / "data"
@@ -119,10 +121,10 @@ class Registry:
         self.close()
 
 
-def accepts(port):
+def accepts(port, address="127.0.0.1"):
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0
 
 
 class Relay:
