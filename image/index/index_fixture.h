@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "image/gzip/gzip_fixture.h"
 #include "image/index/layer_builder.h"
+#include "image/index/zstd_frame.h"
 
 namespace hydrant::image::fixture {
 
@@ -72,6 +73,28 @@ inline Result<Built> build(Bytes stored, const LayerExpectation& expected, Layer
     HYDRANT_TRY_VOID(builder.feed(stored.subspan(at, std::min(step, stored.size() - at))));
   HYDRANT_TRY(built.layer, builder.finish());
   return built;
+}
+
+// The content of an index that proves the same spans as they are stored; of a plain tar, spans of 100 000 bytes.
+inline LayerIndexContent as_stored(const LayerIndex& index, Bytes stored) {
+  LayerIndexContent content;
+  content.ident = index.ident();
+  content.ident.diff_id = {};
+  content.files = *index.files();
+  content.rows = index.rows();
+  for (size_t i = 0; i < index.span_count(); ++i) {
+    const Span span = index.span(i);
+    content.checkpoints.push_back(span.start);
+    const Buffer window = *index.window(i);
+    content.windows.push_back(window.empty() ? Buffer() : zstd_compress(window, 3));
+    content.stored_digests.push_back(sha256(stored.subspan(span.stored().begin, span.stored().size())));
+  }
+  for (size_t at = 0; index.span_count() == 0 && at < stored.size(); at += 100'000) {
+    content.checkpoints.push_back({at, at, 0, true});
+    content.windows.emplace_back();
+    content.stored_digests.push_back(sha256(stored.subspan(at, std::min<size_t>(100'000, stored.size() - at))));
+  }
+  return content;
 }
 
 }  // namespace hydrant::image::fixture

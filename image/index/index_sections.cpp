@@ -77,9 +77,8 @@ Result<LayerIdent> decode_ident(Bytes raw) {
   if (ident.stored_size > kMaxOffset || ident.tar_size > kMaxOffset || ident.device_size > kMaxOffset ||
       ident.stored_end > ident.stored_size || ident.device_size % kBlock != 0)
     return corrupt("ident has impossible sizes");
-  if (ident.compression == Compression::kNone &&
-      (ident.tar_size != ident.stored_size || ident.stored_end != ident.stored_size))
-    return corrupt("ident of a plain tar has two sizes");
+  if (ident.compression == Compression::kNone && ident.tar_size != ident.stored_end)
+    return corrupt("ident of a plain stream has two sizes");
   if (!std::has_single_bit(ident.granule) || ident.granule < (64 << 10) || ident.granule > (4 << 20))
     return corrupt("ident has a bad granule");
   return ident;
@@ -104,7 +103,7 @@ Buffer encode_spans(const std::vector<Checkpoint>& checkpoints, const std::vecto
   return out;
 }
 
-Result<SpanTable> decode_spans(Bytes raw, const LayerIdent& ident, uint64_t windows_size) {
+Result<SpanTable> decode_spans(Bytes raw, const LayerIdent& ident, uint64_t windows_size, bool as_stored) {
   Cursor in(raw);
   SpanTable table;
   auto& points = table.checkpoints;
@@ -141,6 +140,14 @@ Result<SpanTable> decode_spans(Bytes raw, const LayerIdent& ident, uint64_t wind
     table.window_ends.push_back(at += size);
   }
   if (!in.ok() || !in.rest().empty() || at != windows_size) return corrupt("spans have a bad size");
+  if (as_stored) {
+    if (points.empty() || points[0].plain_offset != 0 || points[0].bits)
+      return corrupt("spans do not begin at the start");
+    if (ident.compression == Compression::kNone)
+      for (const auto& point : points)
+        if (point.stored_offset != point.plain_offset || !point.member_start) return corrupt("spans of a plain stream");
+    return table;
+  }
   if (ident.compression == Compression::kNone && !points.empty()) return corrupt("spans of a plain tar");
   if (ident.compression != Compression::kNone && ident.tar_size > 0 && (points.empty() || points[0] != Checkpoint{}))
     return corrupt("spans do not begin at the start");
@@ -199,6 +206,14 @@ Result<std::vector<Digest>> decode_leaves(Bytes raw, const LayerIdent& ident) {
   std::vector<Digest> leaves(count);
   for (auto& leaf : leaves) leaf = take_digest(in);
   return leaves;
+}
+
+Result<std::vector<Digest>> decode_stored_digests(Bytes raw, size_t spans) {
+  if (raw.size() != spans * sizeof(Digest::bytes)) return corrupt("stored digests: wrong count");
+  Cursor in(raw);
+  std::vector<Digest> digests(spans);
+  for (auto& digest : digests) digest = take_digest(in);
+  return digests;
 }
 
 Buffer encode_chunks(const Digest& toc, const std::vector<Chunk>& chunks) {

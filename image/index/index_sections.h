@@ -17,7 +17,7 @@ enum class SectionId : uint32_t {
   kFiles = 4,
   kRows = 5,
   kLeaves = 6,
-  kStoredDigests = 7,  // reserved: a digest of each span's stored bytes
+  kStoredDigests = 7,  // of format version 3, instead of leaves
   kChunks = 8,         // of format version 2, instead of spans, windows and leaves
 };
 
@@ -30,13 +30,17 @@ Buffer encode_ident(const LayerIdent& ident);
 Result<LayerIdent> decode_ident(Bytes raw);
 
 Buffer encode_spans(const std::vector<Checkpoint>& checkpoints, const std::vector<Buffer>& windows);
-Result<SpanTable> decode_spans(Bytes raw, const LayerIdent& ident, uint64_t windows_size);
+// `as_stored`: spans that are proven by digests of their stored bytes. Then the first may begin behind a gzip header,
+// and what is not compressed has spans, too.
+Result<SpanTable> decode_spans(Bytes raw, const LayerIdent& ident, uint64_t windows_size, bool as_stored = false);
 
 Buffer encode_rows(const std::vector<LayoutRow>& rows);
 Result<std::vector<LayoutRow>> decode_rows(Bytes raw, const LayerIdent& ident);
 
+// Also of stored digests.
 Buffer encode_leaves(const std::vector<Digest>& leaves);
 Result<std::vector<Digest>> decode_leaves(Bytes raw, const LayerIdent& ident);
+Result<std::vector<Digest>> decode_stored_digests(Bytes raw, size_t spans);
 
 struct ChunkTable {
   Digest toc;

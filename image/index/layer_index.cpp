@@ -17,7 +17,7 @@ namespace hydrant::image {
 namespace {
 
 constexpr char kMagic[8] = {'H', 'Y', 'D', 'R', 'L', 'I', 'X', '1'};
-constexpr uint16_t kVersion = 1, kVersionByChunks = 2;
+constexpr uint16_t kVersion = 1, kVersionByChunks = 2, kVersionAsStored = 3;
 constexpr size_t kFixedHeader = 56, kEntrySize = 64, kDigestSize = 32;
 constexpr size_t kMaxSections = 64;
 constexpr uint32_t kStoredRaw = 0, kStoredZstd = 1;
@@ -52,7 +52,7 @@ Digest root_of(const LayerIdent& ident, const std::vector<Digest>& proofs) {
 Buffer encode_layer_index(const LayerIndexContent& content) {
   Buffer windows;
   for (const auto& window : content.windows) append(windows, window);
-  const bool by_chunks = !content.toc.is_zero();
+  const bool by_chunks = !content.toc.is_zero(), as_stored = !content.stored_digests.empty();
   std::vector<std::pair<SectionId, Buffer>> sections;
   sections.emplace_back(SectionId::kIdent, encode_ident(content.ident));
   if (!by_chunks) {
@@ -63,6 +63,8 @@ Buffer encode_layer_index(const LayerIndexContent& content) {
   sections.emplace_back(SectionId::kRows, encode_rows(content.rows));
   if (by_chunks) {
     sections.emplace_back(SectionId::kChunks, encode_chunks(content.toc, content.chunks));
+  } else if (as_stored) {
+    sections.emplace_back(SectionId::kStoredDigests, encode_leaves(content.stored_digests));
   } else {
     sections.emplace_back(SectionId::kLeaves, encode_leaves(content.leaves));
   }
@@ -87,11 +89,12 @@ Buffer encode_layer_index(const LayerIndexContent& content) {
   const auto& ident = content.ident;
   Buffer out;
   append(out, std::as_bytes(std::span(kMagic)));
-  append_le<uint16_t>(out, by_chunks ? kVersionByChunks : kVersion);
+  append_le<uint16_t>(out, by_chunks ? kVersionByChunks : as_stored ? kVersionAsStored : kVersion);
   append_le<uint16_t>(out, uint16_t(std::size(sections)));
   append_le<uint32_t>(out, 0);  // flags
   append_le<uint64_t>(out, body_offset + body.size());
-  append(out, root_of(ident, by_chunks ? chunk_digests(content.chunks) : content.leaves).bytes);
+  const auto proofs = by_chunks ? chunk_digests(content.chunks) : as_stored ? content.stored_digests : content.leaves;
+  append(out, root_of(ident, proofs).bytes);
   append(out, table);
   append(out, sha256(out).bytes);
   append(out, body);
@@ -166,7 +169,7 @@ Result<Header> decode_header(Bytes head, uint64_t file_size) {
   header.version = version;
   std::ranges::copy(in.take_bytes(kDigestSize), header.root.bytes.begin());
   if (!in.ok() || !std::ranges::equal(magic, std::as_bytes(std::span(kMagic)))) return corrupt("not an index");
-  if (version < kVersion || version > kVersionByChunks || flags != 0)
+  if (version < kVersion || version > kVersionAsStored || flags != 0)
     return fail(Code::kUnsupported, "layer index: format version " + std::to_string(version));
   if (size != file_size || count > kMaxSections) return corrupt("the file is cut short");
   uint64_t end = kFixedHeader + count * kEntrySize + kDigestSize;
@@ -247,17 +250,22 @@ Result<std::shared_ptr<const LayerIndex>> LayerIndex::load(std::unique_ptr<Store
   HYDRANT_TRY_VOID(match(index->ident_, expected));
   const LayerIdent& ident = index->ident_;
 
-  if (header.version == kVersion) {
+  if (header.version != kVersionByChunks) {
+    const bool as_stored = header.version == kVersionAsStored;
     HYDRANT_TRY(auto windows, entry(SectionId::kWindows));
     if (windows.compression != kStoredRaw) return corrupt("windows are compressed as a whole");
     HYDRANT_TRY(auto span_bytes, section(SectionId::kSpans));
-    HYDRANT_TRY(auto spans, decode_spans(span_bytes, ident, windows.raw_size));
+    HYDRANT_TRY(auto spans, decode_spans(span_bytes, ident, windows.raw_size, as_stored));
     index->checkpoints_ = std::move(spans.checkpoints);
     index->window_ends_ = std::move(spans.window_ends);
     store->windows_offset = windows.offset;
-    HYDRANT_TRY(auto leaf_bytes, section(SectionId::kLeaves));
-    HYDRANT_TRY(index->leaves_, decode_leaves(leaf_bytes, ident));
-    index->root_ = root_of(ident, index->leaves_);
+    HYDRANT_TRY(auto proof_bytes, section(as_stored ? SectionId::kStoredDigests : SectionId::kLeaves));
+    if (as_stored) {
+      HYDRANT_TRY(index->stored_digests_, decode_stored_digests(proof_bytes, index->checkpoints_.size()));
+    } else {
+      HYDRANT_TRY(index->leaves_, decode_leaves(proof_bytes, ident));
+    }
+    index->root_ = root_of(ident, as_stored ? index->stored_digests_ : index->leaves_);
   } else {
     HYDRANT_TRY(auto chunk_bytes, section(SectionId::kChunks));
     HYDRANT_TRY(auto table, decode_chunks(chunk_bytes, ident));

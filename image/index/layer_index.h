@@ -24,7 +24,7 @@ struct LayerIdent {
   Digest digest;             // of the stored blob
   uint64_t stored_size = 0;  // of the stored blob
   std::string media_type;    // as the manifest had it
-  Digest diff_id;            // of the tar; zero in an index by chunks, which proves none
+  Digest diff_id;            // of the tar; zero in an index by chunks or stored digests, which proves none
   uint64_t tar_size = 0;     // by chunks: of their data one behind the other, which offsets of the tar then mean
   Compression compression = Compression::kNone;  // as found, whatever the media type says
   uint64_t stored_end = 0;                       // of compressed data; padding or a table of contents may follow
@@ -73,16 +73,18 @@ inline bool is_lazy(uint64_t widest_span) { return widest_span <= kMaxLazySpan; 
 uint64_t widest_span(const std::vector<Checkpoint>& checkpoints, uint64_t stored_end);
 uint64_t widest_span(const std::vector<Chunk>& chunks, uint64_t stored_end);
 
-// Everything an index holds, for the writer. An index has checkpoints and leaves, or chunks.
+// Everything an index holds, for the writer. An index has checkpoints and leaves, checkpoints and stored digests, or
+// chunks.
 struct LayerIndexContent {
   LayerIdent ident;
-  std::vector<Checkpoint> checkpoints;  // empty for plain tar
+  std::vector<Checkpoint> checkpoints;  // empty for plain tar with leaves
   std::vector<Buffer> windows;          // one a checkpoint, zstd frames, empty at member starts
   FileTable files;
   std::vector<LayoutRow> rows;
   std::vector<Digest> leaves;
-  Digest toc{};                 // of the table of contents that the chunks are from; zero: an index by spans
-  std::vector<Chunk> chunks{};  // ascending as they are stored
+  Digest toc{};                          // of the table of contents that the chunks are from; zero: an index by spans
+  std::vector<Chunk> chunks{};           // ascending as they are stored
+  std::vector<Digest> stored_digests{};  // SHA-256 of each span's stored bytes, the byte that it shares included
 };
 
 Buffer encode_layer_index(const LayerIndexContent& content);
@@ -112,7 +114,11 @@ class LayerIndex {
   uint64_t chunk_begin(size_t i) const { return i ? chunk_ends_[i - 1] : 0; }
   size_t chunk_at(uint64_t plain_offset) const;
 
-  // Not of a plain tar: spans cut both the stored blob and the tar.
+  // Of spans that are proven as they are stored: one a span. Such an index has no leaves.
+  const std::vector<Digest>& stored_digests() const { return stored_digests_; }
+  bool proven_as_stored() const { return !stored_digests_.empty(); }
+
+  // Not of a plain tar with leaves: spans cut both the stored blob and the tar.
   size_t span_count() const { return checkpoints_.size(); }
   Span span(size_t i) const;
   // The span that holds the plain byte. `plain_offset` < tar_size.
@@ -136,6 +142,7 @@ class LayerIndex {
   std::vector<uint64_t> window_ends_;  // in the windows section
   std::vector<LayoutRow> rows_;
   std::vector<Digest> leaves_;
+  std::vector<Digest> stored_digests_;
   Digest toc_;
   std::vector<Chunk> chunks_;
   std::vector<uint64_t> chunk_ends_;  // in the plain stream

@@ -147,6 +147,23 @@ TEST(LayerIndex, ByChunksItGivesBackWhatWasPutIn) {
   }
 }
 
+TEST(LayerIndex, SpansProvenAsStoredThatCannotBeAreRefused) {
+  const auto load = [](auto change) {
+    auto content = sample();
+    content.leaves.clear();
+    content.stored_digests.assign(content.checkpoints.size(), sha256(as_bytes("span")));
+    change(content);
+    return LayerIndex::load(encode_layer_index(content), {});
+  };
+  auto good = load([](LayerIndexContent&) {});
+  ASSERT_TRUE(good) << good.error().what;
+  EXPECT_TRUE((*good)->proven_as_stored());
+  EXPECT_FALSE(load([](LayerIndexContent& c) { c.stored_digests.pop_back(); }));
+  EXPECT_FALSE(load([](LayerIndexContent& c) { c.checkpoints[0].plain_offset = 1; }));
+  EXPECT_FALSE(load([](LayerIndexContent& c) { c.checkpoints[0] = {1, 0, 3, false}; }));
+  EXPECT_FALSE(load([](LayerIndexContent& c) { c.ident.compression = Compression::kNone; }));
+}
+
 TEST(LayerIndex, ChunksThatCannotBeAreRefused) {
   const auto refused = [](auto change) {
     auto content = sample_by_chunks();

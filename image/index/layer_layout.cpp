@@ -27,7 +27,7 @@ Fill LayerLayout::plan(ByteRange wanted) const {
   check_wanted(wanted);
   const ByteRange device = whole_granules(wanted);
   const ByteRange tar = plain_range(index_->rows(), device);
-  if (!compressed()) return {.device = device, .stored = tar};
+  if (!by_spans()) return {.device = device, .stored = tar};
   // The spans that hold it, less those that fringes make up for.
   const auto head = fringe(device.begin / granule(), Fringes::Side::kHead);
   const uint64_t from = head ? head->plain().end : tar.begin;
@@ -69,6 +69,7 @@ Fill LayerLayout::between_spans(size_t first, size_t last) const {
 }
 
 // Decompresses from the first span's checkpoint straight through the others: only the start of a fill needs a window.
+// Granules are proven when they are whole, or each span as it is stored before anything looks into it.
 class LayerLayout::Decoding final : public Layout::Decoder {
  public:
   Decoding(const LayerLayout& layout, const Fill& fill, DeviceSink sink)
@@ -80,7 +81,7 @@ class LayerLayout::Decoding final : public Layout::Decoder {
         granules_(fill.device.begin, layout.granule(),
                   [this](uint64_t offset, Bytes bytes) { return prove(offset, bytes); }),
         rows_(index_.rows(), fill.device, granules_) {
-    if (!layout.compressed()) {
+    if (!layout.by_spans()) {
       at_ = fill.stored.begin;
       return;
     }
@@ -91,6 +92,7 @@ class LayerLayout::Decoding final : public Layout::Decoder {
         index_.span(first_).stored().begin == fill_.stored.begin && index_.span(last_).stored().end == fill_.stored.end,
         "decoder() of a fill that plan() did not make");
     at_ = plain.begin;
+    next_span_ = first_;
     if (!layout.fringes_) return;
     if (!fill.head && fill.device.begin > 0)
       before_ = left_over(fill.device.begin / layout.granule() - 1, Fringes::Side::kTail, plain);
@@ -102,15 +104,8 @@ class LayerLayout::Decoding final : public Layout::Decoder {
     if (stored.size() > fill_.stored.size() - fed_)
       return fail(Code::kCorrupt, where() + ": more stored bytes than asked for");
     fed_ += stored.size();
-    if (!layout_.compressed()) return take(stored);
-    if (!span_ && !frames_) HYDRANT_TRY_VOID(enter());
-    auto taker = [this](Bytes piece) { return take(piece); };
-    auto fed = frames_ ? frames_->feed(stored, taker) : span_->feed(stored, taker);
-    if (!fed && fed.error().code == Code::kCorrupt) {
-      forget_used();  // perhaps they are what is wrong
-      return fail(std::move(fed).error().in(where()));
-    }
-    return fed;
+    if (!layout_.by_spans()) return take(stored);
+    return index_.proven_as_stored() ? gather(stored) : decode(stored);
   }
 
   Result<> finish() override {
@@ -163,12 +158,46 @@ class LayerLayout::Decoding final : public Layout::Decoder {
     return "layer " + index_.ident().digest.text() + " device bytes " + std::to_string(fill_.device.begin);
   }
 
+  // Spans are decoded when they are whole and have their digest. The byte that two share was decoded with the first.
+  Result<> gather(Bytes stored) {
+    while (!stored.empty()) {
+      const ByteRange wanted = index_.span(next_span_).stored();
+      const Bytes part = stored.first(std::min<uint64_t>(stored.size(), wanted.size() - gathered_.size()));
+      stored = stored.subspan(part.size());
+      append(gathered_, part);
+      if (gathered_.size() < wanted.size()) break;
+      if (sha256(gathered_) != index_.stored_digests()[next_span_])
+        return fail(Code::kCorrupt, "layer " + index_.ident().digest.text() + ": stored bytes " +
+                                        std::to_string(wanted.begin) + "-" + std::to_string(wanted.end) +
+                                        " do not match their digest");
+      HYDRANT_TRY_VOID(decode(Bytes(gathered_).subspan(shared_)));
+      ++next_span_;
+      shared_ = next_span_ < index_.span_count() && index_.span(next_span_).start.bits ? 1 : 0;
+      gathered_.erase(gathered_.begin(), gathered_.end() - ptrdiff_t(shared_));
+    }
+    return {};
+  }
+
+  Result<> decode(Bytes stored) {
+    if (!entered_) HYDRANT_TRY_VOID(enter());
+    if (index_.ident().compression == Compression::kNone) return take(stored);
+    auto taker = [this](Bytes piece) { return take(piece); };
+    auto fed = frames_ ? frames_->feed(stored, taker) : span_->feed(stored, taker);
+    if (!fed && fed.error().code == Code::kCorrupt) {
+      forget_used();  // perhaps they are what is wrong
+      return fail(std::move(fed).error().in(where()));
+    }
+    return fed;
+  }
+
   Result<> enter() {
+    entered_ = true;
     if (fill_.head) HYDRANT_TRY_VOID(rows_.take(fill_.head->plain_offset, fill_.head->bytes));
     const Span to = index_.span(last_);
     // Past what the granules need only to where a fringe ends.
     const Span all{index_.span(first_).start, to.stored_end,
                    behind_.plain.empty() ? std::min(tar_.end, to.plain_end) : to.plain_end};
+    if (index_.ident().compression == Compression::kNone) return {};
     if (index_.ident().compression == Compression::kZstd) {
       frames_.emplace(all);
       return {};
@@ -187,7 +216,7 @@ class LayerLayout::Decoding final : public Layout::Decoder {
   }
 
   Result<> prove(uint64_t offset, Bytes bytes) {
-    if (proto::leaf_digest(bytes) != index_.leaves()[offset / index_.ident().granule])
+    if (!index_.proven_as_stored() && proto::leaf_digest(bytes) != index_.leaves()[offset / index_.ident().granule])
       return fail(Code::kCorrupt, "layer " + index_.ident().digest.text() + ": device bytes " + std::to_string(offset) +
                                       "-" + std::to_string(offset + bytes.size()) + " do not match their digest");
     return sink_(offset, bytes);
@@ -201,10 +230,15 @@ class LayerLayout::Decoding final : public Layout::Decoder {
   GranuleAssembler granules_;
   RowWalk rows_;
   uint64_t at_ = 0;              // tar offset of the next plain byte
-  size_t first_ = 0, last_ = 0;  // spans, of a compressed layer
+  size_t first_ = 0, last_ = 0;  // spans, if there are any
   LeftOver before_, behind_;     // of fill_.device
   uint64_t fed_ = 0;
-  // Of a compressed layer, from its first byte on: gzip or zstd.
+  // Of spans that are proven as they are stored.
+  size_t next_span_ = 0;
+  Buffer gathered_;    // of its stored bytes
+  size_t shared_ = 0;  // of those, how many went with the span before
+  // Of a layer by spans, from its first byte on: gzip, zstd or neither.
+  bool entered_ = false;
   std::optional<SpanDecoder> span_;
   std::optional<ZstdSpanDecoder> frames_;
 };

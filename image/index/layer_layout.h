@@ -15,25 +15,28 @@ class LayerLayout final : public Layout {
  public:
   // The layout shares the index with whoever reads its file table.
   explicit LayerLayout(std::shared_ptr<const LayerIndex> index, std::shared_ptr<Fringes> fringes = nullptr)
-      : index_(std::move(index)), fringes_(std::move(fringes)) {}
+      : index_(std::move(index)),
+        fringes_(std::move(fringes)),
+        held_(index_->proven_as_stored() ? index_->widest_span() : 0) {}
   ~LayerLayout() override;
 
   uint64_t device_size() const override { return index_->ident().device_size; }
   uint64_t granule() const override { return index_->ident().granule; }
   Fill plan(ByteRange wanted) const override;
   // And two halves for the fringes.
-  uint64_t decoder_memory() const override { return (fringes_ ? 3 : 1) * granule(); }
+  uint64_t decoder_memory() const override { return held_ + (fringes_ ? 3 : 1) * granule(); }
   std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const override;
 
  private:
   class Decoding;
-  bool compressed() const { return index_->ident().compression != Compression::kNone; }
+  bool by_spans() const { return index_->span_count() > 0; }
   ByteRange granule_range(uint64_t granule) const;
   std::shared_ptr<const Fringe> fringe(uint64_t granule, Fringes::Side side) const;
   Fill between_spans(size_t first, size_t last) const;
 
   const std::shared_ptr<const LayerIndex> index_;
   const std::shared_ptr<Fringes> fringes_;
+  const uint64_t held_;  // stored bytes, until they are proven
 };
 
 // What suits the index: by spans or by chunks.

@@ -67,6 +67,54 @@ TEST(LayerLayout, AnyRangeOfTheDeviceComesBackAsTheBuilderMadeIt) {
   }
 }
 
+TEST(LayerLayout, SpansProvenAsTheyAreStoredMakeTheSameDevice) {
+  const Buffer plain = tar(many_files(4));
+  for (const Buffer& stored : {gzip(plain), gzip(plain, 1, 10'000), zstd(plain, 90'000), plain}) {
+    auto built = build(stored, expectation(stored, plain), {.span = 256 << 10, .granule = 64 << 10});
+    ASSERT_TRUE(built) << built.error().what;
+    const auto content = as_stored(**LayerIndex::load(built->layer.index, {}), stored);
+    auto index = LayerIndex::load(encode_layer_index(content), {});
+    ASSERT_TRUE(index) << index.error().what;
+    EXPECT_EQ((*index)->stored_digests(), content.stored_digests);
+    EXPECT_TRUE((*index)->leaves().empty());
+    const LayerLayout layout(*index);
+    expect_round_trips(layout, stored, built->device, 60);
+    EXPECT_GE(layout.decoder_memory(), (*index)->widest_span());
+    expect_round_trips(LayerLayout(*index, std::make_shared<Fringes>(8 << 20)), stored, built->device, 60);
+
+    // Whatever is changed, wherever it is cut: nothing of the span that holds it comes out.
+    std::mt19937_64 random(3);
+    for (int round = 0; round < 100; ++round) {
+      const Fill fill = layout.plan({random() % built->device.size(), built->device.size()});
+      Buffer bad = to_buffer(Bytes(stored).subspan(fill.stored.begin, fill.stored.size()));
+      bad[random() % bad.size()] ^= std::byte(1 << random() % 8);
+      Receiver receiver{built->device};
+      auto decoder = layout.decoder(fill, receiver.sink());
+      Result<> done;
+      for (size_t at = 0; at < bad.size() && done;) {
+        const size_t step = std::min<size_t>(1 + random() % 300'000, bad.size() - at);
+        done = decoder->feed(Bytes(bad).subspan(at, step));
+        at += step;
+      }
+      ASSERT_FALSE(done);
+      EXPECT_EQ(done.error().code, Code::kCorrupt);
+      EXPECT_EQ(receiver.wrong, 0u);
+    }
+  }
+}
+
+TEST(LayerLayout, AFirstSpanMayBeginBehindTheGzipHeader) {
+  const Buffer plain = tar(many_files(5)), stored = gzip(plain);
+  auto built = build(stored, expectation(stored, plain), {.span = 256 << 10, .granule = 64 << 10});
+  ASSERT_TRUE(built);
+  auto content = as_stored(**LayerIndex::load(built->layer.index, {}), stored);
+  content.checkpoints[0] = {10, 0, 0, false};
+  content.stored_digests[0] = sha256(Bytes(stored).subspan(10, content.checkpoints[1].stored_offset - 10));
+  auto index = LayerIndex::load(encode_layer_index(content), {});
+  ASSERT_TRUE(index) << index.error().what;
+  expect_round_trips(LayerLayout(*index), stored, built->device, 40);
+}
+
 TEST(LayerLayout, HandsOutTheNeighboursThatASpanCompletes) {
   const Buffer plain = tar({{"large", text(8 << 20)}}), stored = gzip(plain);
   auto built = build(stored, expectation(stored, plain), {.span = 1 << 20, .granule = 64 << 10});
