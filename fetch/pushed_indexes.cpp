@@ -1,13 +1,13 @@
 #include "fetch/pushed_indexes.h"
 
-#include <atomic>
+#include <algorithm>
 #include <filesystem>
-#include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/signature.h"
 #include "base/version.h"
+#include "fetch/at_once.h"
 #include "image/index/layer_builder.h"
 #include "proto/prefetch_list.h"
 
@@ -124,12 +124,15 @@ Result<std::optional<PushedIndexes::Found>> PushedIndexes::ask(Trust trust) {
 bool PushedIndexes::usable(const LayerReading& reading, const Found& found) const {
   const auto* layer = found.artifact.of(reading.layer);
   if (!layer) return false;
-  auto index = origins_.pushed_index(pushed_device_id(reading.layer, layer->index), reading.layer, reading.size);
+  const std::string device = pushed_device_id(reading.layer, layer->index);
+  if (!origins_.usable(device)) return false;
+  auto index = origins_.pushed_index(device, reading.layer, reading.size);
   return index && (*index)->ident().diff_id == reading.diff_id;
 }
 
 Result<> PushedIndexes::take(const LayerReading& reading, const Found& found, std::stop_token stop) {
   const auto& layer = *found.artifact.of(reading.layer);
+  HYDRANT_TRY_VOID(origins_.usable(pushed_device_id(reading.layer, layer.index)));
   if (layer.size > kMaxIndex) return fail(Code::kUnsupported, "the index is larger than 256 MiB");
   HYDRANT_TRY(auto bytes, read_blob(store_, layer.index, layer.size, stop));
   HYDRANT_TRY(auto index, image::LayerIndex::load(bytes, expectation(reading)));
@@ -176,25 +179,13 @@ void PushedIndexes::find(const std::vector<LayerReading*>& readings, Trust trust
   std::vector<LayerReading*> wanted;
   for (LayerReading* reading : readings)
     if (found->artifact.of(reading->layer)) wanted.push_back(reading);
-  std::atomic<size_t> next = 0;
-  auto take_some = [&] {
-    for (size_t i; !stop.stop_requested() && (i = next++) < wanted.size();) {
-      LayerReading& reading = *wanted[i];
-      if (!usable(reading, *found)) {
-        auto taken = take(reading, *found, stop);
-        if (!taken) {
-          log::warn("index.pushed", {{"layer", reading.layer.text()}, {"reason", taken.error().what}});
-          continue;
-        }
-      }
-      reading.pushed = {found->artifact.of(reading.layer)->index, found->late, found->signer};
+  at_once(wanted, kMostAtOnce, stop, [&](LayerReading* reading) {
+    if (!usable(*reading, *found)) {
+      auto taken = take(*reading, *found, stop);
+      if (!taken) return log::warn("index.pushed", {{"layer", reading->layer.text()}, {"reason", taken.error().what}});
     }
-  };
-  {
-    std::vector<std::jthread> helpers;
-    for (size_t i = 1; i < std::min(wanted.size(), kMostAtOnce); ++i) helpers.emplace_back(take_some);
-    take_some();
-  }
+    reading->pushed = {found->artifact.of(reading->layer)->index, found->late, found->signer};
+  });
   if (all_here) return;
 
   if (auto kept = keep_prefetch_list(*found, stop); !kept)

@@ -172,6 +172,9 @@ TEST_F(PushedIndexesTest, AnIndexThatLiesIsFoundOutAndItsDeviceRefused) {
   ASSERT_TRUE(handle->wait_for_completions(1, Deadline::after(20s)));
   EXPECT_EQ(handle->writes(), 0U);
   EXPECT_EQ(prepare()->devices[0], layer.device());
+  // Nor is it taken again where there is no other: the layer is streamed.
+  ASSERT_TRUE(std::filesystem::remove(Paths{root_}.index(layer.digest)));
+  EXPECT_EQ(prepare()->devices[0], layer.device());
 }
 
 TEST_F(PushedIndexesTest, AnArtifactThatDoesNotFitIsPassedOver) {
