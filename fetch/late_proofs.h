@@ -36,6 +36,7 @@ class LateProofs {
 
   // What the index lies about, if it does; an error when that could not be found out.
   Result<std::optional<Error>> prove(const ObjectRow& device);
+  Result<> enter_spans(const ObjectRow& device, const image::LayerIndex& used, const Digest& diff_id);
   Result<> wait_for(LayerStreamer::Ticket& ticket);
 
   Origins& origins_;

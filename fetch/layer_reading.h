@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/digest.h"
+#include "image/erofs/chunk_index.h"
 #include "image/index/layer_index.h"
 #include "image/toc/toc_reference.h"
 #include "proto/object_id.h"
@@ -24,20 +25,22 @@ inline std::string pushed_device_id(const Digest& layer, const Digest& index) {
   return proto::device_object_id(image::kLayoutVersion, "pushed\n" + layer.text() + "\n" + index.text());
 }
 
-// The index that a layer's own store had beside the image.
+// The index that a layer's own store had beside the image, ours or of another make; or that the layer carries.
 struct PushedIndex {
   Digest digest;       // of the index
   bool late = false;   // nobody vouches for it: it is proven while it is used
-  std::string signer;  // the key that has signed it; empty: none that is trusted here
+  std::string signer;  // who vouches for it: the key that has signed it, or kByManifest; empty: nobody
 };
+inline constexpr char kByManifest[] = "the image's manifest";
 
 struct LayerReading {
   Digest layer;  // of the stored blob
   uint64_t size = 0;
   Digest diff_id;
-  std::optional<image::TocReference> toc;  // when it is read by its table
-  std::optional<PushedIndex> pushed{};     // when it is read by such an index
-  bool tarball = false;                    // no layer, but a version of a remote file; `layer` is its device's key
+  std::optional<image::TocReference> toc;               // when it is read by its table
+  std::optional<PushedIndex> pushed{};                  // when it is read by such an index
+  std::optional<image::ErofsChunkIndexPlace> chunks{};  // where an EROFS layer's chunk index is, if it has one
+  bool tarball = false;  // no layer, but a version of a remote file; `layer` is its device's key
 
   std::string device() const {
     if (tarball) return layer.hex();

@@ -4,11 +4,13 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <map>
 #include <unordered_map>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/signature.h"
+#include "fetch/foreign_indexes.h"
 #include "fetch/known_store.h"
 #include "fetch/prepare_file.h"
 #include "fetch/pushed_indexes.h"
@@ -82,14 +84,19 @@ ObjectKind kind_of(const LayerReading& reading) {
   return reading.toc ? ObjectKind::kTocLayer : ObjectKind::kLayer;
 }
 
-// What is no layer goes: hints how to read the layer in front. kUnsupported: an EROFS layer that is more than a tree,
-// by the role that the EROFS image layer specification has given it.
-Result<> settle_layers(source::ResolvedImage& image) {
+// What is no layer goes: chunk indexes, of the layer in front of them; yields those. kUnsupported: an EROFS layer that
+// is more than a tree, by the role that the EROFS image layer specification has given it.
+Result<std::map<Digest, image::ErofsChunkIndexPlace>> settle_layers(source::ResolvedImage& image) {
   auto& layers = image.manifest.layers;
   auto& diff_ids = image.config.diff_ids;
+  std::map<Digest, image::ErofsChunkIndexPlace> chunk_indexes;  // by layer
   for (size_t i = layers.size(); i-- > 0;) {
     HYDRANT_TRY(auto format, proto::layer_format(layers[i].media_type));
     if (format == proto::LayerFormat::kErofsChunkIndex) {
+      auto target = layers[i].annotations.find("org.erofs.chunk-index.target");
+      if (i == 0 || (target != layers[i].annotations.end() && target->second != layers[i - 1].digest.text()))
+        return fail(Code::kCorrupt, "chunk index " + layers[i].digest.text() + " does not follow its layer");
+      chunk_indexes[layers[i - 1].digest] = {{0, layers[i].size}, layers[i - 1].size, layers[i].digest, true};
       layers.erase(layers.begin() + ptrdiff_t(i));
       diff_ids.erase(diff_ids.begin() + ptrdiff_t(i));
       continue;
@@ -99,7 +106,7 @@ Result<> settle_layers(source::ResolvedImage& image) {
       return fail(Code::kUnsupported, "layer " + layers[i].digest.text() + " has the role \"" + role->second +
                                           "\", which only holds data of another one; that cannot be mounted");
   }
-  return {};
+  return chunk_indexes;
 }
 
 Result<> check_push(const proto::SourceReference& source, const proto::PrepareRequest& request) {
@@ -172,12 +179,18 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
     events.warning(warning);
   }
 
-  if (auto settled = settle_layers(image.resolved); !settled)
-    return fail(std::move(settled).error().in(image.source.display()));
+  auto chunk_indexes = settle_layers(image.resolved);
+  if (!chunk_indexes) return fail(std::move(chunk_indexes).error().in(image.source.display()));
   const auto& layers = image.resolved.manifest.layers;
   for (size_t i = 0; i < layers.size(); ++i) {
     image.readings.push_back({layers[i].digest, layers[i].size, image.resolved.config.diff_ids[i],
                               image::toc_reference(layers[i].annotations)});
+    LayerReading& reading = image.readings.back();
+    if (*proto::layer_format(layers[i].media_type) != proto::LayerFormat::kErofs) continue;
+    reading.chunks =
+        image::erofs_chunk_index_place(layers[i].annotations, layers[i].media_type.ends_with("+zstd"), layers[i].size);
+    if (auto apart = chunk_indexes->find(layers[i].digest); !reading.chunks && apart != chunk_indexes->end())
+      reading.chunks = apart->second;
   }
 
   proto::PrepareReply& reply = image.reply;
@@ -187,7 +200,7 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   reply.image.platform = image.resolved.config.platform.text();
   for (const auto& layer : layers) reply.image.compressed_bytes += layer.size;
 
-  if (!request.index_only) find_pushed(image, *origin, trust, stop);
+  if (!request.index_only) find_indexes(image, *origin, trust, stop);
   HYDRANT_TRY(auto finished, finish(image, request, events, stop));
   if (request.push) {
     PushedIndexes beside(paths_, catalogue_, origins_, *origin, store_name(image.source), image.resolved);
@@ -233,14 +246,21 @@ Result<proto::PrepareReply> Preparer::finish(Image& image, const proto::PrepareR
   return std::move(image.reply);
 }
 
-// Indexes beside the image, for those of its layers that would have to be streamed without.
-void Preparer::find_pushed(Image& image, source::ImageStore& store, Trust trust, std::stop_token stop) {
-  std::vector<LayerReading*> without;
-  for (LayerReading& reading : image.readings)
-    if (!reading.toc && !origins_.index(reading.layer, reading.size)) without.push_back(&reading);
-  if (without.empty()) return;
-  PushedIndexes beside(paths_, catalogue_, origins_, store, store_name(image.source), image.resolved);
-  beside.find(without, trust, stop);
+// Indexes that the image's manifest binds, then those beside the image, for those of its layers that would have to be
+// streamed without.
+void Preparer::find_indexes(Image& image, source::ImageStore& store, Trust trust, std::stop_token stop) {
+  auto without = [&] {
+    std::vector<LayerReading*> readings;
+    for (LayerReading& reading : image.readings)
+      if (!reading.toc && !reading.pushed && !origins_.index(reading.layer, reading.size)) readings.push_back(&reading);
+    return readings;
+  };
+  ForeignIndexes foreign(paths_, catalogue_, origins_, store, store_name(image.source), image.resolved);
+  if (auto readings = without(); !readings.empty()) foreign.find_bound(readings, stop);
+  if (auto readings = without(); !readings.empty())
+    PushedIndexes(paths_, catalogue_, origins_, store, store_name(image.source), image.resolved)
+        .find(readings, trust, stop);
+  if (auto readings = without(); !readings.empty()) foreign.find_beside(readings, trust, stop);
 }
 
 // Makes the index of every layer that has none, all at once as far as the streamer has streams, and settles how each
@@ -316,7 +336,7 @@ Result<std::shared_ptr<const image::LayerIndex>> Preparer::index_of(const LayerR
   if (reading.toc) return origins_.toc_index(reading.device(), reading.layer, reading.size);
   HYDRANT_TRY(auto index, reading.pushed ? origins_.pushed_index(reading.device(), reading.layer, reading.size)
                                          : own_index(reading));
-  if (!reading.tarball && index->ident().diff_id != reading.diff_id)
+  if (!reading.tarball && !index->proven_as_stored() && index->ident().diff_id != reading.diff_id)
     return fail(Code::kCorrupt, "layer " + reading.layer.text() + " unpacks to " + index->ident().diff_id.text() +
                                     ", but the image's config says " + reading.diff_id.text());
   return index;

@@ -45,7 +45,7 @@ class Preparer {
 
  private:
   struct Image;
-  void find_pushed(Image& image, source::ImageStore& store, Trust trust, std::stop_token stop);
+  void find_indexes(Image& image, source::ImageStore& store, Trust trust, std::stop_token stop);
   Result<> stream_missing(Image& image, const proto::PrepareRequest& request, const PrepareEvents& events,
                           std::stop_token stop);
   Result<proto::PrepareReply> prepare_tarball(Image image, const proto::PrepareRequest& request,

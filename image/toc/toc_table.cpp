@@ -30,8 +30,9 @@ tl::unexpected<Error> unsupported(std::string_view name, std::string what) {
   return fail(Code::kUnsupported, "table of contents: " + printable(name) + " " + std::move(what));
 }
 
-// As a tar has it.
-Result<std::optional<FileEntry>> entry_of(TocEntry& entry) {
+}  // namespace
+
+Result<std::optional<FileEntry>> toc_file(TocEntry& entry) {
   TarHeader header;
   for (const auto& [name, flag] : kTypes)
     if (entry.type == name) header.type = flag;
@@ -62,14 +63,12 @@ Result<std::optional<FileEntry>> entry_of(TocEntry& entry) {
   return made;
 }
 
-}  // namespace
-
 Result<> TocTable::add(TocEntry&& entry) {
   if (entry.type == "chunk") return add_chunk(std::move(entry));
   HYDRANT_TRY_VOID(close_file());
   if (files_.size() >= TarLimits{}.max_entries) return unsupported(entry.name, "is one entry too many");
   name_ = entry.name;
-  HYDRANT_TRY(auto file, entry_of(entry));
+  HYDRANT_TRY(auto file, toc_file(entry));
   hidden_ = !file || std::find(kHidden.begin(), kHidden.end(), file->path) != kHidden.end();
   if (hidden_) return {};
   HYDRANT_TRY_VOID(check_xattrs(*file));

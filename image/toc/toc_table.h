@@ -10,6 +10,10 @@
 
 namespace hydrant::image {
 
+// What an entry that is no chunk says of its file, as of a tar's member; nothing for what is in no tree. Leaves the
+// name in `entry`.
+Result<std::optional<FileEntry>> toc_file(TocEntry& entry);
+
 // Takes the entries in order. Paths, whiteouts, links and attributes are what TarReader makes of them; landmarks and
 // the table itself are hidden. kCorrupt for a table that contradicts itself, kUnsupported for one that cannot be relied
 // on alone: data without a digest, chunks larger than kMaxChunk, names that JSON could not carry, data out of order.

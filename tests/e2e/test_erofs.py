@@ -1,5 +1,6 @@
 """Layers that are EROFS images: the mounted tree is what the kernel shows of the same images."""
 
+import errno
 import os
 import pathlib
 import random
@@ -104,6 +105,72 @@ class ErofsLayers(Case):
         written.diff_ids = []
         mounted = self.hydrant.mount(self.push(written.finish().directory))
         self.assertEqual((mounted / "hello").read_text(), "hello\n")
+
+    def mounts_by_chunks(self, written, image):
+        before = self.registry.bytes_sent()
+        mounted = self.hydrant.mount(self.push(written.finish().directory))
+        sent = self.registry.bytes_sent() - before
+        facts = self.hydrant.ok("stat", "--json", mounted)["image"]
+        self.assertEqual({layer["pushed"] for layer in facts["layers"]}, {"the image's manifest"}, facts)
+        self.assertEqual(facts["streamed_bytes"], 0)
+        self.assertLess(sent, facts["compressed_bytes"] * 0.7)
+        self.same_tree(erofs.mount(image, self.temporary()), mounted)
+        return mounted
+
+    def test_a_chunk_index_is_read_instead_of_the_layer(self):
+        def fill(top):
+            for number in range(6):
+                (top / f"noise-{number}").write_bytes(random.Random(number).randbytes(2 << 20))
+            images.text_file(top / "text", "many words\n" * 100_000)
+            images.text_file(top / "dir/hello", "hello\n")
+        image = erofs.make(self.tree(fill))
+        for number, options in enumerate(({"zstd": True}, {"zstd": False}, {"zstd": True, "apart": True})):
+            with self.subTest(options):
+                apart = options.pop("apart", False)
+                chunked = erofs.Chunked(image, **options)
+                written = oci.Image(self.temporary() / "chunked")
+                if apart:
+                    written.add_layer(image, chunked.media_type, stored=chunked.data)
+                    written.add_layer(chunked.apart, erofs.CHUNK_INDEX,
+                                      annotations={"org.erofs.chunk-index.target": written.layers[0]["digest"]})
+                    written.add_layer(erofs.make(self.tree(lambda top: images.text_file(top / "top", "top\n"))), erofs.IMAGE)
+                    mounted = self.hydrant.mount(self.push(written.finish().directory))
+                    pushed = [layer["pushed"] for layer in self.hydrant.ok("stat", "--json", mounted)["image"]["layers"]]
+                    self.assertEqual(pushed, ["the image's manifest", ""])
+                    self.assertEqual((mounted / "noise-3").read_bytes(), random.Random(3).randbytes(2 << 20))
+                else:
+                    written.add_layer(chunked.plain, chunked.media_type, stored=chunked.stored,
+                                      annotations=chunked.annotations)
+                    self.mounts_by_chunks(written, image)
+                self.hydrant.ok("stop")
+                shutil.rmtree(self.hydrant.root)
+
+    def test_a_chunk_that_is_not_the_indexs_gives_eio_and_an_index_that_is_not_the_manifests_is_passed_over(self):
+        data = random.Random(9).randbytes(8 << 20)
+        image = erofs.make(self.tree(lambda top: (top / "data").write_bytes(data)))
+        chunked = erofs.Chunked(image)
+        written = oci.Image(self.temporary() / "chunked")
+        written.add_layer(image, chunked.media_type, stored=chunked.stored, annotations=chunked.annotations)
+        reference = self.push(written.finish().directory)
+        blob = self.registry.blob_path(oci.sha256(chunked.stored))
+        mounted = self.hydrant.mount(reference, "--no-prefetch")
+        bad = bytearray(chunked.stored)
+        bad[5 << 20] ^= 1
+        blob.write_bytes(bad)
+        with self.assertRaises(OSError) as caught:
+            (mounted / "data").read_bytes()
+        self.assertEqual(caught.exception.errno, errno.EIO)
+        with open(mounted / "data", "rb") as file:
+            self.assertEqual(os.pread(file.fileno(), 4096, 0), data[:4096])
+        blob.write_bytes(chunked.stored)
+
+        other = oci.Image(self.temporary() / "other")
+        other.add_layer(image, chunked.media_type, stored=chunked.stored,
+                        annotations={**chunked.annotations, "org.erofs.chunk-index.digest": oci.sha256(b"other")})
+        mounted = self.hydrant.mount(self.push(other.finish().directory))
+        facts = self.hydrant.ok("stat", "--json", mounted)["image"]
+        self.assertEqual((facts["layers"][0]["pushed"], facts["streamed_bytes"]), ("", facts["compressed_bytes"]))
+        self.assertEqual((mounted / "data").read_bytes(), data)
 
     def test_what_cannot_be_merged_is_named(self):
         tree = self.tree(lambda top: images.text_file(top / "dir/packed", "compressible\n" * 10_000))

@@ -35,6 +35,7 @@ class Image:
         self.config_type = CONFIG
         self.env = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         self.command = ["/bin/bash"]
+        self.annotations = {}  # of the manifest
         (self.directory / "blobs/sha256").mkdir(parents=True)
         (self.directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
 
@@ -57,6 +58,8 @@ class Image:
                   "rootfs": {"type": "layers", "diff_ids": self.diff_ids}}
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "layers": self.layers,
                     "config": self.blob(json.dumps(config).encode(), self.config_type)}
+        if self.annotations:
+            manifest["annotations"] = self.annotations
         descriptor = self.blob(json.dumps(manifest).encode(), MANIFEST)
         descriptor["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor]}
@@ -75,8 +78,9 @@ def layer_tars(directory):
     return [gzip.decompress((blobs / layer["digest"][7:]).read_bytes()) for layer in manifest["layers"]]
 
 
-def push(directory, port, name, tag="latest", auth=None):
-    """Pushes a layout as it is, without looking into it; returns the manifest's digest."""
+def push(directory, port, name, tag="latest", auth=None, beside=()):
+    """Pushes a layout as it is, without looking into it, and manifests (as JSON) `beside` its own, whose blobs it has;
+    returns the manifest's digest."""
     directory = pathlib.Path(directory)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"Authorization": auth} if auth else {}
@@ -104,6 +108,11 @@ def push(directory, port, name, tag="latest", auth=None):
     manifest = json.loads(raw)
     for blob in [manifest["config"], *manifest["layers"]]:
         push_blob(blob)
+    for other in beside:
+        for blob in [other["config"], *other["layers"]]:
+            push_blob(blob)
+        body = json.dumps(other).encode()
+        request("PUT", f"/v2/{name}/manifests/{sha256(body)}", body, **{"Content-Type": other["mediaType"]})
     request("PUT", f"/v2/{name}/manifests/{tag}", raw, **{"Content-Type": manifest["mediaType"]})
     connection.close()
     return descriptor["digest"]
