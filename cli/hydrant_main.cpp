@@ -53,6 +53,7 @@ struct CommandLine {
     });
     add_mount();
     add_index();
+    add_convert();
     add_state_verbs();
     add_exec();
   }
@@ -116,6 +117,16 @@ struct CommandLine {
     add_json(sub);
     CLI::Option* push = sub->add_flag("--push", index.push, "Put the indexes beside the image in its registry");
     sub->add_option("--sign-key", index.sign_key, "PEM file of the private key that signs them")->needs(push);
+  }
+
+  void add_convert() {
+    CLI::App* sub = add_verb("convert", "Make a copy of SOURCE that names its indexes, sharing its layers",
+                             [this] { return run_index(common, index); });
+    sub->add_option("SOURCE", index.source, "An image in a registry")->required();
+    sub->add_option("DEST", index.convert_to, "Another tag of its repository, in full")->required();
+    add_image_options(sub, index);
+    add_json(sub);
+    sub->add_option("--sign-key", index.sign_key, "PEM file of the private key that signs the indexes");
   }
 
   void add_exec() {

@@ -161,6 +161,7 @@ Outcome run_index(const CommonOptions& common, const IndexOptions& options) {
                         .plain_http = options.plain_http ? std::optional(true) : std::nullopt,
                         .index_only = true,
                         .push = options.push,
+                        .convert_to = options.convert_to,
                         .sign_key = key},
                        patience_of(options.timeout_s));
   if (!image) return give_up(std::move(image).error());

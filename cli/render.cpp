@@ -64,6 +64,7 @@ void render_index(bool json, const proto::PrepareReply& image) {
     if (!layer.lazy) print(fmt::format("  {}: not lazy: {}", layer.digest, layer.why));
   }
   if (!image.pushed.empty()) print("  pushed as " + image.pushed);
+  if (!image.converted.empty()) print("  converted to " + image.converted);
 }
 
 void render_list(bool json, const proto::ListReply& list) {

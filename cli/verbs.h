@@ -44,7 +44,8 @@ struct IndexOptions {
   bool no_start = false;
   double timeout_s = 0;
   bool push = false;
-  std::string sign_key = {};  // path
+  std::string sign_key = {};    // path
+  std::string convert_to = {};  // of convert: DEST
 };
 
 struct UmountOptions {

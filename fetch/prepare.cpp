@@ -109,10 +109,25 @@ Result<std::map<Digest, image::ErofsChunkIndexPlace>> settle_layers(source::Reso
   return chunk_indexes;
 }
 
+// The tag that a converted image gets. Layers are shared inside a repository, so it is the same one.
+Result<std::string> tag_of(const proto::SourceReference& source, const std::string& to) {
+  HYDRANT_TRY(auto reference, proto::SourceReference::parse(to));
+  const auto& image = reference.image;
+  if (reference.kind != proto::SourceKind::kRegistry || image.registry != source.image.registry ||
+      image.repository != source.image.repository)
+    return fail(Code::kUnsupported, to + ": is not in the repository of " + source.display() +
+                                        ", whose layers the converted image shares; copy the image there first");
+  if (image.tag.empty() || image.digest) return fail(Code::kInvalid, to + ": name a tag");
+  return image.tag;
+}
+
 Result<> check_push(const proto::SourceReference& source, const proto::PrepareRequest& request) {
-  if (!request.push) return {};
+  if (!request.push && request.convert_to.empty()) return {};
   if (source.kind != proto::SourceKind::kRegistry || !request.index_only)
     return fail(Code::kInvalid, source.display() + ": indexes are pushed to registries alone");
+  if (!request.convert_to.empty()) {
+    HYDRANT_TRY(auto tag, tag_of(source, request.convert_to));
+  }
   if (request.sign_key.empty()) return {};
   auto signature = sign(request.sign_key, "");
   if (!signature) return fail(std::move(signature).error().in("the key to sign with"));
@@ -202,10 +217,18 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
 
   if (!request.index_only) find_indexes(image, *origin, trust, stop);
   HYDRANT_TRY(auto finished, finish(image, request, events, stop));
-  if (request.push) {
+  if (request.push || !request.convert_to.empty()) {
     PushedIndexes beside(paths_, catalogue_, origins_, *origin, store_name(image.source), image.resolved);
-    HYDRANT_TRY(auto pushed, beside.push(image.readings, request.sign_key));
-    finished.pushed = pushed.text();
+    if (request.push) {
+      HYDRANT_TRY(auto pushed, beside.push(image.readings, request.sign_key));
+      finished.pushed = pushed.text();
+    }
+    if (!request.convert_to.empty()) {
+      HYDRANT_TRY(auto tag, tag_of(image.source, request.convert_to));
+      HYDRANT_TRY(auto converted, beside.convert(image.readings, request.sign_key, tag));
+      finished.pushed = converted.artifact.text();
+      finished.converted = converted.manifest.text();
+    }
   }
   return finished;
 }
@@ -255,11 +278,11 @@ void Preparer::find_indexes(Image& image, source::ImageStore& store, Trust trust
       if (!reading.toc && !reading.pushed && !origins_.index(reading.layer, reading.size)) readings.push_back(&reading);
     return readings;
   };
+  PushedIndexes ours(paths_, catalogue_, origins_, store, store_name(image.source), image.resolved);
   ForeignIndexes foreign(paths_, catalogue_, origins_, store, store_name(image.source), image.resolved);
+  if (auto readings = without(); !readings.empty()) ours.find_bound(readings, stop);
   if (auto readings = without(); !readings.empty()) foreign.find_bound(readings, stop);
-  if (auto readings = without(); !readings.empty())
-    PushedIndexes(paths_, catalogue_, origins_, store, store_name(image.source), image.resolved)
-        .find(readings, trust, stop);
+  if (auto readings = without(); !readings.empty()) ours.find(readings, trust, stop);
   if (auto readings = without(); !readings.empty()) foreign.find_beside(readings, trust, stop);
 }
 

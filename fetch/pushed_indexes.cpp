@@ -162,6 +162,44 @@ Result<> PushedIndexes::keep_prefetch_list(const Found& found, std::stop_token s
   return write_file_atomic(path, bytes);
 }
 
+void PushedIndexes::take_all(const std::vector<LayerReading*>& readings, const Found& found, std::stop_token stop) {
+  std::vector<LayerReading*> wanted;
+  for (LayerReading* reading : readings)
+    if (found.artifact.of(reading->layer)) wanted.push_back(reading);
+  at_once(wanted, kMostAtOnce, stop, [&](LayerReading* reading) {
+    if (!usable(*reading, found)) {
+      auto taken = take(*reading, found, stop);
+      if (!taken) return log::warn("index.pushed", {{"layer", reading->layer.text()}, {"reason", taken.error().what}});
+    }
+    reading->pushed = {found.artifact.of(reading->layer)->index, found.late, found.signer};
+  });
+}
+
+// The artifact that the manifest names. Its subject is the image that this one is a copy of.
+Result<std::optional<PushedIndexes::Found>> PushedIndexes::bound() const {
+  auto named = image_.manifest.annotations.find(proto::kIndexAnnotation);
+  if (named == image_.manifest.annotations.end()) return std::optional<Found>();
+  HYDRANT_TRY(const auto digest, Digest::parse(named->second));
+  source::StoredManifest manifest{std::string(proto::media::kOciManifest), {}, digest};
+  if (auto known = catalogue_.document(digest)) manifest.body = std::move(known->body);
+  if (sha256(as_bytes(manifest.body)) != digest) {
+    HYDRANT_TRY(manifest, store_.manifest(digest.text(), Deadline::after(kAskDeadline)));
+    if (manifest.digest != digest) return fail(Code::kCorrupt, "bytes do not match their digest " + digest.text());
+    if (auto put = catalogue_.put_document(digest, proto::media::kOciManifest, manifest.body); !put)
+      log::warn("catalogue.document", {{"reason", put.error().what}});
+  }
+  HYDRANT_TRY(auto document, proto::decode_manifest(manifest.body, proto::media::kOciManifest));
+  if (!std::holds_alternative<proto::ImageManifest>(document)) return fail(Code::kCorrupt, "no manifest");
+  HYDRANT_TRY(auto artifact, proto::decode_index_artifact(std::get<proto::ImageManifest>(document)));
+  return std::optional(Found{std::move(manifest), std::move(artifact), kByManifest, false});
+}
+
+void PushedIndexes::find_bound(const std::vector<LayerReading*>& readings, std::stop_token stop) {
+  auto found = bound();
+  if (!found) return log::warn("index.lookup", {{"store", store_.describe()}, {"reason", found.error().what}});
+  if (*found) take_all(readings, **found, stop);
+}
+
 void PushedIndexes::find(const std::vector<LayerReading*>& readings, Trust trust, std::stop_token stop) {
   // Without a key there is nobody whose index could be used.
   if (trust == Trust::kStrict && trusted_keys().empty()) return;
@@ -176,16 +214,7 @@ void PushedIndexes::find(const std::vector<LayerReading*>& readings, Trust trust
     found = **std::move(asked);
   }
 
-  std::vector<LayerReading*> wanted;
-  for (LayerReading* reading : readings)
-    if (found->artifact.of(reading->layer)) wanted.push_back(reading);
-  at_once(wanted, kMostAtOnce, stop, [&](LayerReading* reading) {
-    if (!usable(*reading, *found)) {
-      auto taken = take(*reading, *found, stop);
-      if (!taken) return log::warn("index.pushed", {{"layer", reading->layer.text()}, {"reason", taken.error().what}});
-    }
-    reading->pushed = {found->artifact.of(reading->layer)->index, found->late, found->signer};
-  });
+  take_all(readings, *found, stop);
   if (all_here) return;
 
   if (auto kept = keep_prefetch_list(*found, stop); !kept)
@@ -196,8 +225,9 @@ void PushedIndexes::find(const std::vector<LayerReading*>& readings, Trust trust
   if (!put) log::warn("catalogue.tag", {{"reason", put.error().what}});
 }
 
-Result<Digest> PushedIndexes::push(const std::vector<LayerReading>& readings, const std::string& key) {
-  const Deadline deadline = Deadline::after(kPushDeadline);
+// Everything but the artifact's manifest is in the store then.
+Result<PushedIndexes::Artifact> PushedIndexes::put_artifact(const std::vector<LayerReading>& readings,
+                                                            const std::string& key, Deadline deadline) {
   proto::IndexArtifact artifact;
   artifact.subject.media_type = image_.manifest.media_type;
   artifact.subject.digest = image_.manifest_digest;
@@ -227,17 +257,36 @@ Result<Digest> PushedIndexes::push(const std::vector<LayerReading>& readings, co
   const std::string empty(proto::kEmptyConfig);
   HYDRANT_TRY_VOID(store_.put_blob(sha256(as_bytes(empty)), empty, deadline));
 
-  std::string body = proto::encode(artifact);
-  proto::Descriptor self;
-  self.media_type = proto::media::kOciManifest;
-  self.digest = sha256(as_bytes(body));
-  self.size = body.size();
-  self.artifact_type = proto::media::kIndexArtifact;
-  HYDRANT_TRY_VOID(store_.put_referrer(image_.manifest_digest, self, std::move(body), deadline));
-  log::info(
-      "index.pushed",
-      {{"image", image_.manifest_digest.text()}, {"artifact", self.digest.text()}, {"layers", artifact.layers.size()}});
-  return self.digest;
+  Artifact made;
+  made.body = proto::encode(artifact);
+  made.self.media_type = proto::media::kOciManifest;
+  made.self.digest = sha256(as_bytes(made.body));
+  made.self.size = made.body.size();
+  made.self.artifact_type = proto::media::kIndexArtifact;
+  return made;
+}
+
+Result<Digest> PushedIndexes::push(const std::vector<LayerReading>& readings, const std::string& key) {
+  const Deadline deadline = Deadline::after(kPushDeadline);
+  HYDRANT_TRY(auto artifact, put_artifact(readings, key, deadline));
+  const Digest digest = artifact.self.digest;
+  HYDRANT_TRY_VOID(store_.put_referrer(image_.manifest_digest, artifact.self, std::move(artifact.body), deadline));
+  log::info("index.pushed", {{"image", image_.manifest_digest.text()}, {"artifact", digest.text()}});
+  return digest;
+}
+
+Result<PushedIndexes::Converted> PushedIndexes::convert(const std::vector<LayerReading>& readings,
+                                                        const std::string& key, const std::string& tag) {
+  const Deadline deadline = Deadline::after(kPushDeadline);
+  HYDRANT_TRY(auto artifact, put_artifact(readings, key, deadline));
+  Converted made{artifact.self.digest, {}};
+  HYDRANT_TRY_VOID(
+      store_.put_manifest(made.artifact.text(), artifact.self.media_type, std::move(artifact.body), deadline));
+  HYDRANT_TRY(auto manifest, proto::with_index(image_.manifest_body, made.artifact));
+  made.manifest = sha256(as_bytes(manifest));
+  HYDRANT_TRY_VOID(store_.put_manifest(tag, image_.manifest.media_type, std::move(manifest), deadline));
+  log::info("image.converted", {{"image", image_.manifest_digest.text()}, {"to", made.manifest.text()}});
+  return made;
 }
 
 }  // namespace hydrant::fetch

@@ -32,17 +32,35 @@ class PushedIndexes {
         store_name_(std::move(store_name)),
         image_(image) {}
 
-  // Sets `pushed` of those readings that an index was found for, which then stands in our own store; asks nobody when
-  // it does already. Whatever fails is logged, and the layer read as if there were none.
+  // Sets `pushed` of those readings that the image's manifest names an index for, which then stands in our own store;
+  // asks nobody when it does already. Whatever fails is logged, and the layer read as if there were none.
+  void find_bound(const std::vector<LayerReading*>& readings, std::stop_token stop);
+
+  // The same by what stands beside the image.
   void find(const std::vector<LayerReading*>& readings, Trust trust, std::stop_token stop);
 
   // Pushes the indexes that stand in our store under the layers' digests, and the image's prefetch list if there is
-  // one. `key`: PEM of the private key that signs them, or empty. Yields the artifact's digest. kUnsupported when no
-  // layer has an index that serves.
+  // one, as an artifact that is listed beside the image. `key`: PEM of the private key that signs them, or empty.
+  // Yields the artifact's digest. kUnsupported when no layer has an index that serves.
   Result<Digest> push(const std::vector<LayerReading>& readings, const std::string& key);
+
+  struct Converted {
+    Digest artifact;
+    Digest manifest;
+  };
+  // The same, but the artifact is named by a copy of the image's manifest, which is put under `tag`, and listed
+  // nowhere.
+  Result<Converted> convert(const std::vector<LayerReading>& readings, const std::string& key, const std::string& tag);
 
  private:
   struct Found;
+  struct Artifact {
+    proto::Descriptor self;
+    std::string body;
+  };
+  Result<Artifact> put_artifact(const std::vector<LayerReading>& readings, const std::string& key, Deadline deadline);
+  Result<std::optional<Found>> bound() const;
+  void take_all(const std::vector<LayerReading*>& readings, const Found& found, std::stop_token stop);
   std::map<std::string, std::string> trusted_keys() const;
   std::optional<Found> accept(source::StoredManifest manifest, Trust trust) const;
   std::optional<Found> known(Trust trust) const;

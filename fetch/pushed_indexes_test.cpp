@@ -206,6 +206,41 @@ TEST_F(PushedIndexesTest, ThePrefetchListTravelsWithTheIndex) {
   EXPECT_EQ(proto::decode_prefetch_list(*text).value(), list);
 }
 
+TEST_F(PushedIndexesTest, AConvertedImageNamesItsIndexesItself) {
+  Layer layer = add_layer(image::fixture::many_files(11));
+  add_image("1", {layer});
+  proto::PrepareRequest request;
+  request.source = "registry.example/app:1";
+  request.index_only = true;
+  request.convert_to = "registry.example/app:lazy";
+  const PrepareEvents events{[](const proto::Progress&) {}, [](const std::string&) {}};
+  auto converted = preparer_->prepare(request, events, {});
+  ASSERT_TRUE(converted) << converted.error().what;
+  const auto original = store_->manifest("1", Deadline::after(20s)).value();
+  const auto copy = store_->manifest("lazy", Deadline::after(20s)).value();
+  EXPECT_EQ(copy.digest.text(), converted->converted);
+  EXPECT_NE(copy.digest, original.digest);
+  EXPECT_EQ(proto::with_index(original.body, *Digest::parse(converted->pushed)).value(), copy.body);
+  EXPECT_TRUE(store_->referrers(original.digest, proto::media::kIndexArtifact, Deadline::after(20s))->empty());
+
+  new_node();  // that trusts nobody
+  auto mounted = prepare("lazy");
+  ASSERT_TRUE(mounted) << mounted.error().what;
+  EXPECT_EQ(mounted->image.streamed_bytes, 0U);
+  EXPECT_EQ(mounted->image.layers[0].pushed, kByManifest);
+  EXPECT_EQ(catalogue_->object(mounted->devices[0])->kind, ObjectKind::kPushedLayer) << "nothing is left to prove";
+  start();
+  store_->fail_with({.code = Code::kUnreachable, .what = "no network"});
+  EXPECT_EQ(prepare("lazy")->fsid, mounted->fsid);
+
+  for (const char* elsewhere : {"registry.example/other:1", "other.example/app:1", "oci:/srv/app"}) {
+    request.convert_to = elsewhere;
+    EXPECT_EQ(preparer_->prepare(request, events, {}).error().code, Code::kUnsupported) << elsewhere;
+  }
+  request.convert_to = "registry.example/app@" + original.digest.text();
+  EXPECT_EQ(preparer_->prepare(request, events, {}).error().code, Code::kInvalid);
+}
+
 TEST_F(PushedIndexesTest, WhatCannotBePushedSaysSoBeforeAnythingIsFetched) {
   Layer layer = add_layer({{"a", image::fixture::text(1000)}});
   add_image("1", {layer});

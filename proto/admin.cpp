@@ -65,7 +65,7 @@ void describe(V& v, PrepareRequest& m) {
   v("source", m.source), v("as", m.as), v("platform", m.platform), v("docker_config", m.docker_config);
   v("plain_http", m.plain_http), v("index_only", m.index_only), v("prefetch", m.prefetch),
       v("background", m.background);
-  v("push", m.push), v("sign_key", m.sign_key), v("trust", m.trust);
+  v("push", m.push), v("convert_to", m.convert_to), v("sign_key", m.sign_key), v("trust", m.trust);
 }
 template <class V>
 void describe(V& v, StatImageRequest& m) {
@@ -125,7 +125,7 @@ void describe(V& v, ImageFacts& m) {
 template <class V>
 void describe(V& v, PrepareReply& m) {
   v("fsid", m.fsid), v("devices", m.devices), v("domain_id", m.domain_id), v("meta_digest", m.meta_digest);
-  v("source", m.source), v("pushed", m.pushed), v("image", m.image);
+  v("source", m.source), v("pushed", m.pushed), v("converted", m.converted), v("image", m.image);
 }
 template <class V>
 void describe(V& v, StatImageReply& m) {

@@ -118,6 +118,7 @@ struct PrepareRequest {
   std::optional<bool> plain_http = {};  // unset: only for loopback hosts
   bool index_only = false;              // make and keep the indexes, put nothing into the cache
   bool push = false;                    // with index_only: and put them beside the image in its registry
+  std::string convert_to = {};          // with index_only: a copy of the image that names them, under another tag
   std::string sign_key = {};            // PEM of the private key that signs what is pushed; empty: unsigned
   std::string trust = {};               // of pushed indexes: strict | late | off; empty: strict
   bool background = false;              // and, with `prefetch`, the rest of it while nobody wants anything
@@ -256,8 +257,9 @@ struct PrepareReply {
   std::vector<std::string> devices = {};
   std::string domain_id = {};
   std::string meta_digest = {};
-  std::string source = {};  // canonical text
-  std::string pushed = {};  // digest of the artifact that was pushed
+  std::string source = {};     // canonical text
+  std::string pushed = {};     // digest of the artifact that was pushed
+  std::string converted = {};  // digest of the manifest that names it
   ImageFacts image = {};
 };
 

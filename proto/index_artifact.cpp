@@ -115,6 +115,16 @@ Result<std::string> with_referrer(std::string_view index, const Descriptor& entr
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+Result<std::string> with_index(std::string_view manifest, const Digest& artifact) {
+  HYDRANT_TRY(Json json, parse_json(manifest, kMaxDocument));
+  if (!json.is_object() || !json.contains("layers")) return fail(Code::kCorrupt, "not an image's manifest");
+  Json& annotations = json["annotations"];
+  if (annotations.is_null()) annotations = Json::object();
+  if (!annotations.is_object()) return fail(Code::kCorrupt, "the manifest's annotations are none");
+  annotations[kIndexAnnotation] = artifact.text();
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 std::string referrers_tag(const Digest& subject) { return "sha256-" + subject.hex(); }
 
 }  // namespace hydrant::proto

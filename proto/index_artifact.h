@@ -58,6 +58,12 @@ std::string signed_text(const IndexArtifact& artifact);
 // image index. An empty text is an empty list.
 Result<std::string> with_referrer(std::string_view index, const Descriptor& entry);
 
+// Of an image's manifest, the digest of the artifact that its layers' indexes are named by: as strong as the image.
+inline constexpr char kIndexAnnotation[] = "vnd.hydrant.index.digest";
+
+// The manifest with that annotation; everything else stays as it was, whatever it is. kCorrupt when `manifest` is none.
+Result<std::string> with_index(std::string_view manifest, const Digest& artifact);
+
 // Where registries without the referrers API have the list: a tag.
 std::string referrers_tag(const Digest& subject);
 

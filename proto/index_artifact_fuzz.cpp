@@ -14,6 +14,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       HYDRANT_CHECK(same && signed_text(*same) == signed_text(*artifact), "an artifact changes on its way");
     }
   }
+  if (auto converted = with_index(body, hydrant::sha256({}))) {
+    auto again = with_index(*converted, hydrant::sha256({}));
+    HYDRANT_CHECK(converted->size() > kMaxDocument || (again && *again == *converted), "an index is named once");
+  }
   Descriptor entry;
   entry.digest = hydrant::sha256({});
   if (auto list = with_referrer(body, entry)) {

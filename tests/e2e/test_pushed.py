@@ -5,7 +5,7 @@ import subprocess
 import urllib.request
 
 import oci
-from case import NOT_FOUND, USAGE, Case
+from case import NOT_FOUND, UNSUPPORTED, USAGE, Case
 from sandbox import Hydrant, wait_until
 
 
@@ -72,6 +72,24 @@ class Pushed(Case):
         wait_until(lambda: "index.proven" in late.logs(), 60, "the index is proven")
         late.ok("umount", mounted)
         self.assertEqual(late.ok("stat", "--json", late.mount(reference))["image"]["layers"][0]["pushed"], "")
+
+    def test_a_converted_image_is_mounted_by_its_own_indexes_on_every_node(self):
+        reference = self.push("many")
+        lazy = self.registry.name("many") + ":lazy"
+        done = self.hydrant.ok("convert", "--json", reference, lazy)
+        body = urllib.request.urlopen(urllib.request.Request(
+            f"http://127.0.0.1:{self.registry.port}/v2/many/manifests/lazy", headers={"Accept": oci.MANIFEST})).read()
+        self.assertEqual(oci.sha256(body), done["converted"])
+        self.assertEqual(json.loads(body)["annotations"]["vnd.hydrant.index.digest"], done["pushed"])
+        second = self.node()
+        before = self.registry.bytes_sent()
+        mounted = second.mount(lazy, "--no-prefetch")
+        sent = self.registry.bytes_sent() - before
+        facts = second.ok("stat", "--json", mounted)["image"]
+        self.assertEqual({layer["pushed"] for layer in facts["layers"]}, {"the image's manifest"}, facts)
+        self.assertLess(sent, facts["compressed_bytes"] * 0.02, (sent, facts["compressed_bytes"]))
+        self.same_tree(self.unpack("many"), mounted)
+        self.fails(UNSUPPORTED, ["repository", "copy"], "convert", reference, self.registry.name("other") + ":lazy")
 
     def test_what_cannot_be_pushed_is_named(self):
         reference = self.push("small")
