@@ -51,6 +51,7 @@ struct CommandLine {
     app.failure_message([](const CLI::App*, const CLI::Error& error) {
       return std::string("hydrant: ") + error.what() + "; see hydrant --help\n";
     });
+    app.add_option("--root", common.root, "State directory of the daemons, before the verb or behind it");
     add_mount();
     add_index();
     add_convert();

@@ -7,7 +7,7 @@ import threading
 import time
 
 from case import BUSY, CORRUPT, INTERRUPTED, NO_DAEMON, NOT_FOUND, TOO_SLOW, USAGE, Case
-from sandbox import Relay, wait_until
+from sandbox import BIN, Relay, wait_until
 
 
 class Flows(Case):
@@ -36,6 +36,8 @@ class Flows(Case):
         self.assertEqual(len(engine["cookies"]), 5)
         self.assertIn("ondemand_read", engine["trace"])
         self.assertIn("trace none", self.hydrant.ok("engine", "--trace", "none"))
+        before_the_verb = subprocess.run([BIN / "hydrant", "--root", self.hydrant.root, "ls"], stdout=subprocess.PIPE, text=True)
+        self.assertIn(str(directory), before_the_verb.stdout)
 
         self.hydrant.ok("umount", directory)
         self.assertEqual(os.listdir(directory), [])

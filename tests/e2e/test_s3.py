@@ -33,9 +33,8 @@ class Buckets(Case):
         self.server.clock_offset = 7200  # so far off that S3 refuses, until our clock is put right
         path = self.hydrant.mount("s3://bucket/disks/disk%20one+.img") / "disk one+.img"
         self.assertEqual(path.read_bytes(), self.data)
-        # Once each by whoever opens the bucket, for the mount and for the reads: what a refusal taught is remembered.
-        self.assertEqual(sorted(self.server.refusals),
-                         2 * ["AuthorizationHeaderMalformed"] + 2 * ["RequestTimeTooSkewed"])
+        # Once each: the reads go on with what the mount has opened, and what a refusal taught is remembered.
+        self.assertEqual(sorted(self.server.refusals), ["AuthorizationHeaderMalformed", "RequestTimeTooSkewed"])
         self.assertNotIn("secret/", self.hydrant.logs())
         self.assertNotIn("AWS4-HMAC", self.hydrant.logs())
 
