@@ -132,6 +132,7 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
     if (!image) return give_up(std::move(image).error());
     request.fsid = image->fsid;
     request.devices = image->devices;
+    request.proofs = image->proofs;
     request.domain_id = image->domain_id;
     request.meta_digest = image->meta_digest;
     request.source = image->source;

@@ -164,8 +164,9 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
   }
   print(fmt::format("  metadata {}  {}", stat.metadata.id, human_size(stat.metadata.size)));
   for (const auto& device : stat.devices) {
-    print(fmt::format("  device   {}  {} of {} present ({} %), {}, {} reads", device.id, human_size(device.present),
-                      human_size(device.size), share(device.present, device.size), device.front, device.reads));
+    print(fmt::format("  device   {}  {} of {} present ({} %), {}, {} reads{}", device.id, human_size(device.present),
+                      human_size(device.size), share(device.present, device.size), device.front, device.reads,
+                      device.verify.empty() ? std::string() : ", checked by " + device.verify));
   }
 }
 

@@ -11,6 +11,7 @@ namespace hydrant::daemon {
 namespace {
 
 constexpr Duration kRetireLimit = std::chrono::seconds(10);
+constexpr uint64_t kHashStep = 64 << 20;
 
 ObjectKey key_of(const std::string& domain_id, const std::string& id) {
   return {"erofs," + (domain_id.empty() ? id : domain_id), id};
@@ -86,13 +87,25 @@ Result<std::shared_ptr<Object>> AdminSession::take_ingest(const ObjectKey& key) 
   return object;
 }
 
+// What streamed in before its index was known is hashed now, from the page cache: whoever mounts it later need not.
+Result<> AdminSession::complete_ingest(const Object& object, const proto::IngestEndRequest& request) {
+  HYDRANT_TRY(auto proof, proto::parse_proof(request.proof));
+  if (int err = object.cookie().resize(request.size)) return fail_sys(-err, "resize " + request.id);
+  HYDRANT_TRY_VOID(prove(object, proof));
+  if (!proof || !object.cookie().stat().proven) return {};
+  for (uint64_t at = 0; at != UINT64_MAX;) at = object.cookie().scrub(at, kHashStep).next;
+  if (!object.cookie().present({0, request.size}))
+    return fail(Code::kCorrupt, "object " + request.id + " is not what its index says");
+  return {};
+}
+
 std::string AdminSession::handle(const proto::IngestEndRequest& request, LineTalk&) {
   auto object = take_ingest(key_of(request.domain_id, request.id));
   if (!object) return proto::encode_error(object.error());
-  if (int err = (*object)->cookie().resize(request.size)) {
+  if (auto done = complete_ingest(**object, request); !done) {
     auto aborted = scope_.objects.abort_ingest(**object, Deadline::after(kRetireLimit));
     if (!aborted) log::error("ingest-abort-failed", {{"why", aborted.error().what}});
-    return proto::encode_error(sys_error(-err, "resize " + request.id));
+    return proto::encode_error(done.error());
   }
   scope_.objects.end_ingest(**object);
   return proto::encode_reply(proto::EmptyReply{});

@@ -48,6 +48,7 @@ class AdminSession final : public LineSession {
   std::string handle(const proto::StatusRequest& request, LineTalk& talk);
   std::string handle(const proto::StopRequest& request, LineTalk& talk);
 
+  static Result<> complete_ingest(const Object& object, const proto::IngestEndRequest& request);
   Result<std::shared_ptr<Object>> take_ingest(const ObjectKey& key);
 
   const AdminScope& scope_;

@@ -104,6 +104,19 @@ int main(int argc, char** argv) {
                  "bytes that the cache may take on its disk (suffixes k, m, g, t); 0: no limit")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
+  std::string verify = "engine";
+  app.add_option("--verify", verify,
+                 "who checks blocks against the image's index: engine (hydrantd, before they become present) or fetchd")
+      ->check(CLI::IsMember({"engine", "fetchd"}))
+      ->capture_default_str();
+  unsigned scrub_every_s = 86400;
+  app.add_option("--scrub-every", scrub_every_s, "seconds between two passes that hash again what is cached; 0: none")
+      ->check(CLI::Range(0, 31'536'000))
+      ->capture_default_str();
+  app.add_option("--scrub-rate", options.scrub.rate, "bytes a second that such a pass reads (suffixes k, m, g)")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::Range(uint64_t{4096}, uint64_t{1} << 40))
+      ->capture_default_str();
   app.set_config("--config", "/etc/hydrant/hydrantd.toml", "file with any of these options, by their long names");
   app.allow_config_extras(CLI::config_extras_mode::error);
   std::string trace;
@@ -115,6 +128,9 @@ int main(int argc, char** argv) {
   }
   options.read_limit = std::chrono::seconds(read_limit_s);
   options.open_limit = std::chrono::seconds(open_limit_s);
+  options.verify = verify == "engine";
+  options.scrub.every = std::chrono::seconds(scrub_every_s);
+  options.scrub.first = std::min(options.scrub.first, options.scrub.every);
   if (level == "debug") log::set_level(log::Level::kDebug);
   if (level == "info") log::set_level(log::Level::kInfo);
   if (level == "warn") log::set_level(log::Level::kWarn);

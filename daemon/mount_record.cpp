@@ -26,6 +26,12 @@ std::string encode(const MountRecord& record) {
                       {"device", record.device},
                       {"boot_id", record.boot_id},
                       {"mounted_at", record.mounted_at}};
+  // Left out where there are none, so that a hydrantd before them reads the same record.
+  for (const proto::DeviceProof& proof : request.proofs)
+    json["proofs"].push_back({{"root", proof.root},
+                              {"size", proof.size},
+                              {"granule", proof.granule},
+                              {"layout_version", proof.layout_version}});
   return json.dump(1, ' ', false, proto::Json::error_handler_t::replace) + "\n";
 }
 
@@ -44,6 +50,11 @@ Result<MountRecord> decode_mount_record(std::string_view text) {
     record.request.source = json->at("source").get<std::string>();
     record.request.image = json->at("image").get<std::string>();
     record.request.read_ahead_kb = json->at("read_ahead_kb").get<uint32_t>();
+    if (json->contains("proofs"))
+      for (const proto::Json& each : json->at("proofs"))
+        record.request.proofs.push_back({each.at("root").get<std::string>(), each.at("size").get<uint64_t>(),
+                                         each.at("granule").get<uint32_t>(),
+                                         each.at("layout_version").get<uint32_t>()});
     record.device = json->at("device").get<std::string>();
     record.boot_id = json->at("boot_id").get<std::string>();
     record.mounted_at = json->at("mounted_at").get<int64_t>();

@@ -49,6 +49,14 @@ TEST(MountRecord, IsReadFromTheGoldenFileOfItsVersion) {
   EXPECT_EQ(encode(*decoded), kGolden);
 }
 
+TEST(MountRecord, KeepsWhatTheDevicesMustHashTo) {
+  MountRecord with = record();
+  with.request.proofs = {{"sha256:ab", 1 << 20, 128 << 10, 1}, {}};
+  auto decoded = decode_mount_record(encode(with));
+  ASSERT_TRUE(decoded) << decoded.error().what;
+  EXPECT_EQ(decoded->request.proofs, with.request.proofs);
+}
+
 TEST(MountRecord, OfAnotherVersionOrTornIsCorrupt) {
   std::string text(kGolden);
   EXPECT_EQ(decode_mount_record(text.substr(0, text.size() / 2)).error().code, Code::kCorrupt);

@@ -38,8 +38,17 @@ Result<> check(const proto::MountRequest& request) {
   if (!request.domain_id.empty()) HYDRANT_TRY_VOID(check_id(request.domain_id, 240, "domain_id"));
   if (request.devices.size() > kMaxDevices) return fail(Code::kInvalid, "more than 4096 devices");
   for (auto& id : request.devices) HYDRANT_TRY_VOID(check_id(id, 255, "device"));
+  if (!request.proofs.empty() && request.proofs.size() != request.devices.size())
+    return fail(Code::kInvalid, "there must be a proof a device, or none");
+  for (auto& proof : request.proofs) HYDRANT_TRY_VOID(proto::parse_proof(proof));
   if (request.read_ahead_kb > 16384) return fail(Code::kInvalid, "read_ahead_kb must be at most 16384");
   return {};
+}
+
+// Of the device at `index`. What cannot be read proves nothing: it was checked when the mount was made.
+std::optional<proto::MerkleProof> proof_of(const proto::MountRequest& request, size_t index) {
+  auto proof = index < request.proofs.size() ? proto::parse_proof(request.proofs[index]) : std::nullopt;
+  return proof ? *proof : std::nullopt;
 }
 
 std::string volume_of(const proto::MountRequest& request) {
@@ -132,7 +141,7 @@ Result<> Mounts::adopt(Mount& mount) {
   const proto::MountRequest& request = mount.record.request;
   std::string volume = volume_of(request);
   auto device = [&](const std::string& id) -> Result<Device> {
-    HYDRANT_TRY(auto object, objects_.adopt({volume, id}));
+    HYDRANT_TRY(auto object, objects_.adopt({volume, id}, std::nullopt));
     // Of two mounts one may have the backing file itself, beside or without a blob file.
     object->cookie().keep();
     auto at = blob_files_.find(object->key());
@@ -217,9 +226,13 @@ Result<Mounts::Mount> Mounts::prepare(proto::MountRequest& request, std::stop_to
   };
   HYDRANT_TRY(mount.metadata.object, named(objects_.use({volume, request.fsid}, patience)));
   if (request.meta_digest.empty()) HYDRANT_TRY_VOID(take_devices_from_image(request, *mount.metadata.object, stop));
-  for (auto& id : request.devices) {
-    HYDRANT_TRY(auto object, named(objects_.use({volume, id}, patience)));
-    mount.devices.push_back({.object = std::move(object), .blob = nullptr});
+  for (size_t i = 0; i < request.devices.size(); ++i) {
+    const auto proof = proof_of(request, i);
+    auto object = named(objects_.use({volume, request.devices[i]}, patience, proof));
+    if (!object && proof && object.error().sys == ENOBUFS)
+      object.error().what += "; when it cannot be proven by its Merkle root, hydrantd's log says why";
+    if (!object) return fail(std::move(object).error());
+    mount.devices.push_back({.object = std::move(*object), .blob = nullptr});
   }
   return mount;
 }
@@ -296,6 +309,15 @@ Result<Fd> Mounts::complete_metadata(const Object& object, const std::string& di
     }
   }
   return file;
+}
+
+std::map<ObjectKey, proto::MerkleProof> recorded_proofs(const std::string& records) {
+  std::map<ObjectKey, proto::MerkleProof> out;
+  for (const MountRecord& record : load_records(records))
+    for (size_t i = 0; i < record.request.devices.size(); ++i)
+      if (auto proof = proof_of(record.request, i))
+        out.emplace(ObjectKey{volume_of(record.request), record.request.devices[i]}, *proof);
+  return out;
 }
 
 // A complete and durable object needs nobody any more: EROFS reads its file directly.

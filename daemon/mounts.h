@@ -23,6 +23,9 @@ struct MountsOptions {
   Duration supply_limit = std::chrono::seconds(120);  // for each 4 MiB of metadata
 };
 
+// What the records of mounts in the directory `records` say that their devices must hash to.
+std::map<ObjectKey, proto::MerkleProof> recorded_proofs(const std::string& records);
+
 // Thread-safe. Mounts are made in parallel; the table's lock is never held across a wait or a mount.
 class Mounts {
  public:

@@ -29,6 +29,7 @@ void append(std::vector<uint64_t>& list, const front::Touch& touch) {
   list.insert(list.end(), {touch.range.begin, touch.range.size(), ms});
 }
 
+constexpr std::string_view kVerify = "verify.";
 constexpr std::string_view kNotOurs = " is not a mount of hydrant (hydrant ls shows them)";
 
 bool stands_at(const std::vector<MountInfo>& present, const MountRecord& record) {
@@ -201,11 +202,13 @@ Result<proto::StatMountReply> Mounts::stat(const std::string& asked) {
                              .present = stat.present_bytes,
                              .durable = stat.durable_bytes,
                              .front = device.blob ? "fuse" : "file",
+                             .verify = stat.proven ? "engine" : "fetchd",
                              .reads = stat.reads_requested});
   }
   if (mount->dead)
     for (auto& id : record.request.devices)
-      reply.devices.push_back({.id = id, .size = 0, .present = 0, .durable = 0, .front = "fuse", .reads = 0});
+      reply.devices.push_back(
+          {.id = id, .size = 0, .present = 0, .durable = 0, .front = "fuse", .verify = {}, .reads = 0});
   auto front = blobs_.stat();
   reply.counters = {{"hydrant_front_hits", front.hits},
                     {"hydrant_front_misses", front.misses},
@@ -214,6 +217,9 @@ Result<proto::StatMountReply> Mounts::stat(const std::string& asked) {
                     {"hydrant_front_interrupted", front.interrupted},
                     {"hydrant_front_waiting", front.waiting},
                     {"hydrant_front_bytes", front.bytes}};
+  // Of the engine: of all mounts.
+  for (const auto& [name, value] : objects_.engine().listing(0).counters)
+    if (name.starts_with(kVerify)) reply.counters["hydrant_verify_" + name.substr(kVerify.size())] = value;
   return reply;
 }
 

@@ -35,7 +35,8 @@ Object::~Object() {
 
 Objects::Objects(cachefiles::Engine& engine) : engine_(engine), shared_(std::make_shared<Object::Shared>()) {}
 
-Result<> Objects::start(const std::shared_ptr<Object>& object, const Patience& patience) {
+Result<> Objects::start(const std::shared_ptr<Object>& object, const Patience& patience,
+                        const std::optional<proto::MerkleProof>& proof) {
   const ObjectKey& key = object->key();
   // kBusy: the last user is just giving the key back.
   auto acquire = [&](auto&& attempt) -> decltype(attempt()) {
@@ -62,6 +63,7 @@ Result<> Objects::start(const std::shared_ptr<Object>& object, const Patience& p
               }));
   HYDRANT_TRY(auto cookie, acquire([&] { return engine_.acquire_cookie(volume, as_bytes(key.id)); }));
   object->cookie_ = std::move(cookie);
+  HYDRANT_TRY_VOID(prove(*object, proof));
   look_up(object);
   return {};
 }
@@ -77,7 +79,7 @@ void Objects::look_up(const std::shared_ptr<Object>& object) {
   });
 }
 
-Result<std::shared_ptr<Object>> Objects::adopt(const ObjectKey& key) {
+Result<std::shared_ptr<Object>> Objects::adopt(const ObjectKey& key, const std::optional<proto::MerkleProof>& proof) {
   std::shared_ptr<Object> object;
   {
     std::lock_guard lock(shared_->mutex);
@@ -87,7 +89,7 @@ Result<std::shared_ptr<Object>> Objects::adopt(const ObjectKey& key) {
     object->adopted_ = object->mounted_ = true;
     known = object;
   }
-  HYDRANT_TRY_VOID(start(object, {Deadline::after(std::chrono::seconds(1)), {}}));
+  HYDRANT_TRY_VOID(start(object, {Deadline::after(std::chrono::seconds(1)), {}}, proof));
   return object;
 }
 
@@ -109,7 +111,8 @@ void Objects::retry() {
   }
 }
 
-Result<std::shared_ptr<Object>> Objects::get(const ObjectKey& key, const Patience& patience) {
+Result<std::shared_ptr<Object>> Objects::get(const ObjectKey& key, const Patience& patience,
+                                             const std::optional<proto::MerkleProof>& proof) {
   std::shared_ptr<Object> object;
   bool first = false;
   {
@@ -123,7 +126,7 @@ Result<std::shared_ptr<Object>> Objects::get(const ObjectKey& key, const Patienc
     }
   }
   if (first) {
-    if (auto started = start(object, patience); !started) {
+    if (auto started = start(object, patience, proof); !started) {
       std::lock_guard lock(shared_->mutex);
       object->status_ = -to_errno(started.error().code);
       shared_->objects.erase(key);
@@ -148,8 +151,9 @@ Result<std::shared_ptr<Object>> Objects::get(const ObjectKey& key, const Patienc
   return fail(sys_error(-status, "object " + key.id + ": the user daemon or the cache refused it"));
 }
 
-Result<std::shared_ptr<Object>> Objects::claim(const ObjectKey& key, const Patience& patience, bool ingest) {
-  HYDRANT_TRY(auto object, get(key, patience));
+Result<std::shared_ptr<Object>> Objects::claim(const ObjectKey& key, const Patience& patience, bool ingest,
+                                               const std::optional<proto::MerkleProof>& proof) {
+  HYDRANT_TRY(auto object, get(key, patience, proof));
   bool complete = ingest && object->cookie().complete();
   std::unique_lock lock(shared_->mutex);
   bool free = shared_->changed.wait_until(lock, patience.stop, patience.deadline.at(),
@@ -164,12 +168,16 @@ Result<std::shared_ptr<Object>> Objects::claim(const ObjectKey& key, const Patie
   return object;
 }
 
-Result<std::shared_ptr<Object>> Objects::use(const ObjectKey& key, const Patience& patience) {
-  return claim(key, patience, false);
+Result<std::shared_ptr<Object>> Objects::use(const ObjectKey& key, const Patience& patience,
+                                             const std::optional<proto::MerkleProof>& proof) {
+  HYDRANT_TRY(auto object, claim(key, patience, false, proof));
+  // Where others use it already the proof was not asked for at its lookup.
+  HYDRANT_TRY_VOID(prove(*object, proof));
+  return object;
 }
 
 Result<std::shared_ptr<Object>> Objects::begin_ingest(const ObjectKey& key, const Patience& patience) {
-  return claim(key, patience, true);
+  return claim(key, patience, true, std::nullopt);
 }
 
 void Objects::end_ingest(Object& object) {
@@ -205,6 +213,19 @@ std::vector<std::shared_ptr<Object>> Objects::all() const {
   for (const auto& [key, object] : shared_->objects)
     if (auto alive = object.lock()) out.push_back(std::move(alive));
   return out;
+}
+
+Result<> prove(const Object& object, const std::optional<proto::MerkleProof>& proof) {
+  const int err = proof ? object.cookie().prove(*proof) : 0;
+  const std::string name = "object " + object.key().id;
+  switch (err) {
+    case 0:
+    case -EOPNOTSUPP: return {};
+    case -EEXIST: return fail(Code::kBusy, name + " is mounted with another Merkle root; unmount that first");
+    case -ESTALE: return fail(Code::kCorrupt, name + " has another size than its Merkle root is for");
+    case -ENODATA: return fail(Code::kNotFound, name + ": the leaves of its Merkle root are missing or damaged");
+    default: return fail(sys_error(-err, name + ": prove"));
+  }
 }
 
 Result<> ensure(const Object& object, ByteRange range, const Patience& patience) {

@@ -60,13 +60,18 @@ class Objects {
   explicit Objects(cachefiles::Engine& engine);
 
   // Waits until the user daemon answered the OPEN, and until nobody ingests it. kTooSlow: no answer; kBusy: an ingest
-  // did not end in time; kGone: the ingest failed; kIo: the user daemon refused; kCancelled.
-  Result<std::shared_ptr<Object>> use(const ObjectKey& key, const Patience& patience);
+  // did not end in time; kGone: the ingest failed; kIo: the user daemon refused; kCancelled. With a `proof` it has
+  // nothing that does not match; others as of prove().
+  Result<std::shared_ptr<Object>> use(const ObjectKey& key, const Patience& patience,
+                                      const std::optional<proto::MerkleProof>& proof = std::nullopt);
 
   // For what a predecessor had in use: waits for nothing. The object's readers wait for the user daemon's answer, and
   // when that is no, `retry` asks again.
-  Result<std::shared_ptr<Object>> adopt(const ObjectKey& key);
+  // With a `proof` nobody reads what does not match it.
+  Result<std::shared_ptr<Object>> adopt(const ObjectKey& key, const std::optional<proto::MerkleProof>& proof);
   void retry();
+
+  cachefiles::Engine& engine() const { return engine_; }
 
   // Those that are in use now.
   std::vector<std::shared_ptr<Object>> all() const;
@@ -79,14 +84,22 @@ class Objects {
   Result<> abort_ingest(Object& object, Deadline deadline);
 
  private:
-  Result<std::shared_ptr<Object>> get(const ObjectKey& key, const Patience& patience);
-  Result<> start(const std::shared_ptr<Object>& object, const Patience& patience);
+  Result<std::shared_ptr<Object>> get(const ObjectKey& key, const Patience& patience,
+                                      const std::optional<proto::MerkleProof>& proof);
+  Result<> start(const std::shared_ptr<Object>& object, const Patience& patience,
+                 const std::optional<proto::MerkleProof>& proof);
   void look_up(const std::shared_ptr<Object>& object);
-  Result<std::shared_ptr<Object>> claim(const ObjectKey& key, const Patience& patience, bool ingest);
+  Result<std::shared_ptr<Object>> claim(const ObjectKey& key, const Patience& patience, bool ingest,
+                                        const std::optional<proto::MerkleProof>& proof);
 
   cachefiles::Engine& engine_;
   const std::shared_ptr<Object::Shared> shared_;
 };
+
+// From now on the object has nothing that does not match `proof` (Cookie::prove); nothing happens without one, or where
+// the engine does not verify. kBusy: a mount relies on another proof; kCorrupt: the object cannot match; kNotFound: its
+// leaves are missing.
+Result<> prove(const Object& object, const std::optional<proto::MerkleProof>& proof);
 
 // Makes `range` present. kTooSlow, kCancelled, kIo.
 Result<> ensure(const Object& object, ByteRange range, const Patience& patience);

@@ -1,6 +1,8 @@
 #include "daemon/service.h"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <thread>
@@ -9,16 +11,31 @@
 #include "base/log.h"
 #include "base/unix_socket.h"
 #include "daemon/erofs_mount.h"
+#include "proto/leaf_table.h"
 
 namespace hydrant::daemon {
 
 namespace {
+
+constexpr off_t kMostLeafBytes = proto::kLeafTableHeader + proto::kMostLeaves * sizeof(Digest);
 
 uint64_t resident_bytes() {
   auto text = read_file("/proc/self/statm", 256);
   unsigned long long total = 0, resident = 0;
   if (!text || std::sscanf(text->c_str(), "%llu %llu", &total, &resident) != 2) return 0;
   return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+// The file is fetchd's: it may be anything.
+Result<std::string> read_leaves(const std::string& path) {
+  HYDRANT_TRY(Fd fd, open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) return fail_sys(errno, path);
+  if (!S_ISREG(status.st_mode) || status.st_size > kMostLeafBytes)
+    return fail(Code::kCorrupt, path + " is no table of leaves");
+  std::string text(static_cast<size_t>(status.st_size), '\0');
+  HYDRANT_TRY_VOID(pread_exact(fd.get(), std::as_writable_bytes(std::span(text.data(), text.size())), 0));
+  return text;
 }
 
 }  // namespace
@@ -40,7 +57,10 @@ Result<std::unique_ptr<Service>> Service::start(ServiceOptions options, Descript
 }
 
 Result<> Service::bind() {
-  engine_ = cachefiles::Engine::create({});
+  cachefiles::EngineOptions engine;
+  engine.verify = options_.verify;
+  engine.leaves = [this](const Digest& root) { return read_leaves(root_ / proto::leaf_table_name(root)); };
+  engine_ = cachefiles::Engine::create(std::move(engine));
   if (!options_.engine_socket.empty()) return {};
   if (int err = engine_->open_channel({}, &channel_)) return fail_sys(-err, "open the control channel");
   for (const std::string& command : {"dir " + root_.path(), std::string("tag hydrant"), std::string("bind ondemand")}) {
@@ -75,6 +95,9 @@ Result<> Service::serve() {
     culler_ = std::make_unique<Culler>(*engine_, channel_,
                                        CullerOptions{.directory = root_ / "cache", .quota = options_.quota},
                                        [this] { return live_cookies(); });
+  if (options_.engine_socket.empty())
+    scrubber_ = std::make_unique<Scrubber>(
+        options_.scrub, [this] { return live_cookies(); }, [this] { return blobs_->stat().waiting > 0; });
   scope_.emplace(AdminScope{.engine = *engine_,
                             .objects = *objects_,
                             .mounts = *mounts_,
@@ -108,9 +131,12 @@ Result<> Service::open_front() {
   std::optional<Mounts::Handed> handed;
   if (held) {
     handed.emplace();
+    const auto proofs = recorded_proofs(root_ / "mounts");
     auto cookie_of = [&](const proto::HandedBlob& blob) -> Result<std::shared_ptr<cachefiles::Cookie>> {
       ObjectKey key{blob.volume, blob.id};
-      HYDRANT_TRY(auto object, objects_->adopt(key));
+      auto proof = proofs.find(key);
+      HYDRANT_TRY(auto object,
+                  objects_->adopt(key, proof == proofs.end() ? std::nullopt : std::optional(proof->second)));
       if (blob.named) handed->insert_or_assign(std::move(key), blob.name);
       auto* cookie = &object->cookie();
       return std::shared_ptr<cachefiles::Cookie>(std::move(object), cookie);
@@ -188,6 +214,7 @@ Result<> Service::put_away() {
 Service::~Service() {
   // Nobody asks any more, then nobody mounts, then nobody reads, then nobody fills.
   if (culler_) culler_->stop();
+  scrubber_.reset();
   if (admin_) admin_->stop();
   admin_.reset();
   culler_.reset();

@@ -15,6 +15,7 @@
 #include "daemon/mounts.h"
 #include "daemon/objects.h"
 #include "daemon/root.h"
+#include "daemon/scrubber.h"
 #include "front/fuse/blob_fs.h"
 
 namespace hydrant::daemon {
@@ -25,6 +26,8 @@ struct ServiceOptions {
   Duration read_limit = std::chrono::seconds(60);  // of a reader that waits for a fill, restart
   Duration open_limit = std::chrono::seconds(30);  // for the user daemon's answer to an OPEN, restart
   uint64_t quota = 0;                              // bytes of the cache on its disk; 0: none, restart
+  bool verify = true;                              // what has a Merkle root is checked against it, restart
+  ScrubberOptions scrub = {};
   std::string version = "unknown";
   // Not empty: only an engine, unbound as a freshly loaded kernel module is, whose channel socket this is
   // (docs/decisions/005). It is for programs written for the kernel, which choose directory, tag and mode; `root` is
@@ -78,7 +81,8 @@ class Service {
   std::unique_ptr<Objects> objects_;
   std::unique_ptr<front::BlobFs> blobs_;
   std::unique_ptr<Mounts> mounts_;
-  std::unique_ptr<Culler> culler_;  // none for a bare engine
+  std::unique_ptr<Culler> culler_;      // none for a bare engine
+  std::unique_ptr<Scrubber> scrubber_;  // the same
   std::optional<AdminScope> scope_;
   std::unique_ptr<LineServer> admin_;
 };

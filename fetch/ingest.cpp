@@ -13,9 +13,9 @@ class HydrantdIngestion final : public Ingestion {
   HydrantdIngestion(LineSocket socket, std::string id, bool present)
       : socket_(std::move(socket)), id_(std::move(id)), present_(present) {}
   bool present() const override { return present_; }
-  Result<> end(uint64_t size, Deadline deadline) override {
+  Result<> end(uint64_t size, const proto::DeviceProof& proof, Deadline deadline) override {
     HYDRANT_TRY(auto answer,
-                admin_call(socket_, proto::IngestEndRequest{std::string(proto::kDomain), id_, size}, deadline));
+                admin_call(socket_, proto::IngestEndRequest{std::string(proto::kDomain), id_, size, proof}, deadline));
     return {};
   }
 

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "proto/admin.h"
 
 namespace hydrant::fetch {
 
@@ -16,8 +17,8 @@ class Ingestion {
   virtual ~Ingestion() = default;
   // The object is here and complete already: nothing needs to be written.
   virtual bool present() const = 0;
-  // Everything is written and proven; the object is `size` bytes long.
-  virtual Result<> end(uint64_t size, Deadline deadline) = 0;
+  // Everything is written and proven; the object is `size` bytes long, and hashes to `proof`.
+  virtual Result<> end(uint64_t size, const proto::DeviceProof& proof, Deadline deadline) = 0;
 };
 
 // Returns when the object is open and its OPEN has been answered. kBusy: a mount is using it.

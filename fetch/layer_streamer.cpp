@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "fetch/leaves.h"
 #include "fetch/read_toc.h"
 #include "fetch/write_all.h"
 #include "image/index/layer_builder.h"
@@ -205,7 +206,10 @@ Result<> LayerStreamer::run(Job& job) {
   // An empty device is never mounted, so it is retired with the rest.
   if (ingestion && !ingestion->present() && built->ident.device_size > 0) {
     handle.reset();
-    auto ended = ingestion->end(built->ident.device_size, Deadline::after(kIngestDeadline));
+    HYDRANT_TRY(auto proof, keep_leaves(paths_, built->ident, built->merkle_root, built->leaves));
+    // Hashing takes hydrantd a second a GiB or so, and the disk may be slow.
+    const auto hashing = std::chrono::seconds(built->ident.device_size >> 24);
+    auto ended = ingestion->end(built->ident.device_size, proof, Deadline::after(kIngestDeadline + hashing));
     if (!ended && !lazy) return fail(std::move(ended).error().in(place));
     // The index is good, so the device can be filled lazily.
     if (!ended) log::warn("ingest.end", {{"layer", wanted.digest.text()}, {"reason", ended.error().what}});

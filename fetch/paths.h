@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/digest.h"
+#include "proto/leaf_table.h"
 
 namespace hydrant::fetch {
 
@@ -25,6 +26,8 @@ struct Paths {
   // `name`: the layer's digest, or the device of one that is read by its table of contents or a pushed index.
   std::string index(const Digest& name) const { return index_directory(name) + "/" + name.hex() + ".hyx"; }
   std::string index_directory(const Digest& name) const { return root + "/fetch/indexes/" + name.hex().substr(0, 2); }
+  // For hydrantd, which takes the leaves of what it is to check from there.
+  std::string leaves(const Digest& root) const { return this->root + "/" + proto::leaf_table_name(root); }
   // Of the image with that manifest.
   std::string prefetch_directory() const { return root + "/fetch/prefetch"; }
   std::string prefetch_list(const Digest& manifest) const {

@@ -12,6 +12,7 @@
 #include "base/signature.h"
 #include "fetch/foreign_indexes.h"
 #include "fetch/known_store.h"
+#include "fetch/leaves.h"
 #include "fetch/prepare_file.h"
 #include "fetch/pushed_indexes.h"
 #include "image/erofs/writer.h"
@@ -266,6 +267,12 @@ Result<proto::PrepareReply> Preparer::finish(Image& image, const proto::PrepareR
     if (!built) return fail(std::move(built).error().in(image.source.display()));
   }
   if (!request.index_only) HYDRANT_TRY_VOID(record(image, request));
+  for (const std::string& device : image.reply.devices)
+    for (const auto& layer : image.reply.image.layers)
+      if (layer.device == device) {
+        image.reply.proofs.push_back(layer.proof);
+        break;
+      }
   return std::move(image.reply);
 }
 
@@ -371,6 +378,14 @@ Result<bool> Preparer::reuse(Image& image) {
   if (!known) return false;
   auto facts = proto::parse_image_facts(known->facts);
   if (!facts || facts->layers.size() != image.resolved.manifest.layers.size()) return false;
+  for (size_t i = 0; i < facts->layers.size(); ++i) {
+    const auto& layer = facts->layers[i];
+    if (!have_leaves(paths_, layer.proof)) return false;
+    if (!layer.proof.root.empty() || !layer.toc.empty() || layer.device_size == 0) continue;
+    // It has no leaves, or was prepared before anybody asked for them.
+    auto index = index_of(image.readings[i]);
+    if (!index || !(*index)->leaves().empty()) return false;
+  }
   auto bytes = read_file(paths_.metadata(known->fsid), kMaxMetadata);
   if (!bytes || sha256(as_bytes(*bytes)).hex() != known->fsid) return false;
 
@@ -403,6 +418,7 @@ Result<> Preparer::build(Image& image, bool index_only) {
     tables.push_back(std::move(table));
     table_pointers.push_back(&tables.back());
     devices.push_back({reading.device(), ident.device_size});
+    HYDRANT_TRY(auto proof, keep_leaves(paths_, ident, index->merkle_root(), index->leaves()));
     image.device_sizes.push_back(ident.device_size);
     reply.image.layers.push_back({.digest = ident.digest.text(),
                                   .size = layers[i].size,
@@ -412,7 +428,8 @@ Result<> Preparer::build(Image& image, bool index_only) {
                                   .lazy = image::is_lazy(index->widest_span()),
                                   .why = why_not_lazy(*index),
                                   .toc = reading.toc ? image::to_string(reading.toc->kind) : std::string(),
-                                  .pushed = voucher(reading)});
+                                  .pushed = voucher(reading),
+                                  .proof = std::move(proof)});
   }
   HYDRANT_TRY(auto tree, image::merge(table_pointers));
   for (const auto& inode : tree.inodes) {

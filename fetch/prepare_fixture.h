@@ -35,7 +35,7 @@ struct FakeCache {
     explicit OneIngestion(Object& object) : object_(object) {}
     ~OneIngestion() override { object_.retired = !object_.size; }
     bool present() const override { return object_.size.has_value(); }
-    Result<> end(uint64_t size, Deadline) override {
+    Result<> end(uint64_t size, const proto::DeviceProof&, Deadline) override {
       object_.size = size;
       return {};
     }

@@ -4,15 +4,22 @@
 #include <type_traits>
 #include <utility>
 
+#include "proto/leaf_table.h"
+
 namespace hydrant::proto {
 namespace {
 
 // Each message names its members once, in `describe`; Writer and Reader walk the same list.
 
 template <class V>
+void describe(V& v, DeviceProof& m) {
+  v("root", m.root), v("size", m.size), v("granule", m.granule), v("layout_version", m.layout_version);
+}
+template <class V>
 void describe(V& v, MountRequest& m) {
   v("dir", m.dir), v("fsid", m.fsid), v("devices", m.devices), v("domain_id", m.domain_id);
   v("meta_digest", m.meta_digest), v("source", m.source), v("image", m.image), v("read_ahead_kb", m.read_ahead_kb);
+  v("proofs", m.proofs);
 }
 template <class V>
 void describe(V& v, UmountRequest& m) {
@@ -34,7 +41,7 @@ void describe(V& v, IngestBeginRequest& m) {
 }
 template <class V>
 void describe(V& v, IngestEndRequest& m) {
-  v("domain_id", m.domain_id), v("id", m.id), v("size", m.size);
+  v("domain_id", m.domain_id), v("id", m.id), v("size", m.size), v("proof", m.proof);
 }
 template <class V>
 void describe(V& v, IngestAbortRequest& m) {
@@ -96,7 +103,7 @@ void describe(V& v, ListReply& m) {
 template <class V>
 void describe(V& v, DeviceStat& m) {
   v("id", m.id), v("size", m.size), v("present", m.present), v("durable", m.durable), v("front", m.front);
-  v("reads", m.reads);
+  v("reads", m.reads), v("verify", m.verify);
 }
 template <class V>
 void describe(V& v, ObjectStat& m) {
@@ -115,6 +122,7 @@ template <class V>
 void describe(V& v, LayerFacts& m) {
   v("digest", m.digest), v("size", m.size), v("diff_id", m.diff_id), v("device", m.device);
   v("device_size", m.device_size), v("lazy", m.lazy), v("why", m.why), v("toc", m.toc), v("pushed", m.pushed);
+  v("proof", m.proof);
 }
 template <class V>
 void describe(V& v, ImageFacts& m) {
@@ -126,6 +134,7 @@ template <class V>
 void describe(V& v, PrepareReply& m) {
   v("fsid", m.fsid), v("devices", m.devices), v("domain_id", m.domain_id), v("meta_digest", m.meta_digest);
   v("source", m.source), v("pushed", m.pushed), v("converted", m.converted), v("image", m.image);
+  v("proofs", m.proofs);
 }
 template <class V>
 void describe(V& v, StatImageReply& m) {
@@ -407,6 +416,19 @@ Result<Answer> decode_answer(std::string_view line) {
     return fail(Code::kInvalid, "an answer is neither progress, nor ok, nor an error");
   }
   return Answer(std::move(json));
+}
+
+DeviceProof to_text(const MerkleProof& proof) {
+  return {proof.root.text(), proof.shape.device_size, proof.shape.granule, proof.shape.layout_version};
+}
+
+Result<std::optional<MerkleProof>> parse_proof(const DeviceProof& proof) {
+  if (proof.root.empty()) return std::nullopt;
+  MerkleProof out;
+  HYDRANT_TRY(out.root, Digest::parse(proof.root));
+  out.shape = {proof.size, proof.granule, proof.layout_version};
+  HYDRANT_TRY_VOID(check_shape(out.shape));
+  return out;
 }
 
 std::string to_text(const ImageFacts& facts) {

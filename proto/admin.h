@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "proto/merkle.h"
 
 namespace hydrant::proto {
 
@@ -23,6 +24,18 @@ using Json = nlohmann::json;
 
 // Longer lines are refused by both sides.
 constexpr size_t kAdminLineLimit = 1 << 20;
+
+// What the bytes of a device must hash to (proto/merkle.h). An empty root: nobody knows.
+struct DeviceProof {
+  std::string root = {};  // "sha256:…"
+  uint64_t size = 0;
+  uint32_t granule = 0;
+  uint32_t layout_version = 0;
+  bool operator==(const DeviceProof&) const = default;
+};
+DeviceProof to_text(const MerkleProof& proof);
+// Nothing for an empty root. kInvalid, kUnsupported.
+Result<std::optional<MerkleProof>> parse_proof(const DeviceProof& proof);
 
 // ---- Requests of hydrantd (run/hydrantd.sock).
 
@@ -39,6 +52,7 @@ struct MountRequest {
   std::string source = {};                // what people asked for, shown by list
   std::string image = {};                 // fetchd's facts as JSON text, kept and given back as it is
   uint32_t read_ahead_kb = 0;             // 0: hydrantd's default
+  std::vector<DeviceProof> proofs = {};   // one a device, or none at all; hydrantd checks what it is given
 };
 
 // Errors: kNotFound (no mount of ours), kBusy (open files).
@@ -77,6 +91,7 @@ struct IngestEndRequest {
   std::string domain_id = {};
   std::string id = {};
   uint64_t size = 0;
+  DeviceProof proof = {};  // with it hydrantd hashes the whole object before it answers; kCorrupt: it is retired
 };
 
 // Retires the object. A connection that closes between begin and end does the same.
@@ -200,11 +215,12 @@ struct ListReply {
 
 struct DeviceStat {
   std::string id = {};
-  uint64_t size = 0;       // bytes
-  uint64_t present = 0;    // bytes that are here
-  uint64_t durable = 0;    // bytes that survive a power cut
-  std::string front = {};  // fuse | file
-  uint64_t reads = 0;      // READ requests sent
+  uint64_t size = 0;        // bytes
+  uint64_t present = 0;     // bytes that are here
+  uint64_t durable = 0;     // bytes that survive a power cut
+  std::string front = {};   // fuse | file
+  std::string verify = {};  // who has checked what is present: engine (by the Merkle root) | fetchd
+  uint64_t reads = 0;       // READ requests sent
 };
 
 struct ObjectStat {
@@ -238,6 +254,7 @@ struct LayerFacts {
   std::string why = {};     // when not lazy: the reason
   std::string toc = {};     // what kind of table of contents it is read by: "eStargz", "zstd:chunked"; empty: an index
   std::string pushed = {};  // it is read by an index that was pushed: who vouches for it; empty: by this node's own
+  DeviceProof proof = {};
 };
 
 // What fetchd knows of an image; travels through hydrantd as opaque text (`MountRequest::image`).
@@ -255,6 +272,7 @@ struct ImageFacts {
 struct PrepareReply {
   std::string fsid = {};
   std::vector<std::string> devices = {};
+  std::vector<DeviceProof> proofs = {};  // one a device, or none at all
   std::string domain_id = {};
   std::string meta_digest = {};
   std::string source = {};     // canonical text

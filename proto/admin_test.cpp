@@ -20,7 +20,8 @@ TEST(Admin, AMountRequestComesBackAsItWasSent) {
                     .meta_digest = "sha256:ab",
                     .source = "localhost:5000/app:1",
                     .image = R"({"layers":[]})",
-                    .read_ahead_kb = 512};
+                    .read_ahead_kb = 512,
+                    .proofs = {{"sha256:cd", 1 << 20, 128 << 10, 1}, {}}};
   MountRequest got = through_hydrantd(sent);
   EXPECT_EQ(got.dir, sent.dir);
   EXPECT_EQ(got.fsid, sent.fsid);
@@ -30,6 +31,20 @@ TEST(Admin, AMountRequestComesBackAsItWasSent) {
   EXPECT_EQ(got.source, sent.source);
   EXPECT_EQ(got.image, sent.image);
   EXPECT_EQ(got.read_ahead_kb, sent.read_ahead_kb);
+  EXPECT_EQ(got.proofs, sent.proofs);
+}
+
+TEST(Admin, AProofComesBackAsItWasOrIsRefused) {
+  MerkleProof proof{.shape = {.device_size = 1 << 20, .granule = 128 << 10, .layout_version = 1}, .root = {}};
+  proof.root.bytes[3] = std::byte(7);
+  EXPECT_EQ(parse_proof(to_text(proof)).value(), proof);
+  EXPECT_EQ(parse_proof({}).value(), std::nullopt) << "an older peer has none";
+  DeviceProof odd = to_text(proof);
+  odd.granule = 0;
+  EXPECT_EQ(parse_proof(odd).error().code, Code::kInvalid);
+  odd = to_text(proof);
+  odd.root = "blake3:" + proof.root.hex();
+  EXPECT_EQ(parse_proof(odd).error().code, Code::kUnsupported);
 }
 
 TEST(Admin, StatMeansADirectoryToHydrantdAndAnImageToFetchd) {

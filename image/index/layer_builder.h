@@ -20,9 +20,10 @@ struct LayerBuilderOptions {
 struct BuiltLayer {
   Buffer index;  // bytes of the index file; LayerIndex::load takes them
   LayerIdent ident;
-  Digest merkle_root;
-  uint64_t files = 0;        // entries of the file table
-  uint64_t widest_span = 0;  // stored bytes; see is_lazy
+  Digest merkle_root;               // and its leaves: zero and none where others' digests prove the device
+  std::vector<Digest> leaves = {};  // one a granule
+  uint64_t files = 0;               // entries of the file table
+  uint64_t widest_span = 0;         // stored bytes; see is_lazy
 };
 
 // Hashing, tar reading and the sink run on two threads of the builder, a few pieces behind `feed`; memory stays under
