@@ -2,7 +2,8 @@
 cache dropped, everything in Hydrant's cache), cached (page cache) and remounted (page cache dropped; the cache is complete,
 so EROFS reads its file itself) against the same file on ext4. Cold, warm and what they are compared with take turns, ROUNDS
 times, each cold read of a fresh root; the medians are printed, and what a cold read costs the two daemons in CPU time, which
-other load on the machine does not change."""
+other load on the machine does not change. With VERIFY=both each root comes twice, its blocks checked by hydrantd as well and by fetchd
+alone."""
 
 import gzip
 import os
@@ -15,9 +16,10 @@ import time
 import oci
 from sandbox import Hydrant, Registry, small_disk
 
-SIZE = 256 << 20
+SIZE = int(os.environ.get("SIZE_MB", "256")) << 20
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 CACHED_READS = 5
+CHECKERS = ("engine", "fetchd") if os.environ.get("VERIFY") == "both" else ("engine",)
 
 
 def timed(*command, output=subprocess.DEVNULL):
@@ -45,11 +47,12 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(disk, registry, reference, url, plain, figures):
+def measure(disk, reference, url, plain, checker, figures):
     def note(name, value):
         figures.setdefault(name, []).append(value)
 
     with Hydrant(base=disk) as hydrant:
+        hydrant.start_daemons("--verify", checker)
         hydrant.ok("index", reference)
         mounted = hydrant.mount(reference) / "big"
         drop_caches()
@@ -72,7 +75,7 @@ def measure(disk, registry, reference, url, plain, figures):
 
 
 def main():
-    figures = {}
+    figures = {checker: {} for checker in CHECKERS}
     with small_disk(6144) as disk, Registry() as registry:
         top = disk / "top"
         top.mkdir()
@@ -88,8 +91,14 @@ def main():
         reference = registry.name("big:latest")
         url = f"http://127.0.0.1:{registry.port}/v2/big/blobs/{image.layers[0]['digest']}"
         for _ in range(ROUNDS):
-            measure(disk, registry, reference, url, top / "big", figures)
-    middle = {name: statistics.median(values) for name, values in figures.items()}
+            for checker in CHECKERS:
+                measure(disk, reference, url, top / "big", checker, figures[checker])
+    for checker in CHECKERS:
+        print(f"checked by {checker}")
+        show({name: statistics.median(values) for name, values in figures[checker].items()})
+
+
+def show(middle):
     for label, other in (("cold", "curl"), ("warm", "ext4 warm"), ("remounted", "ext4 warm"), ("cached", "ext4 cached")):
         got, against = middle[label], middle[other]
         print(f"{label:<10}{got:>8.0f} MB/s{against:>8.0f} MB/s {other:<12}{got / against:>6.2f}")
