@@ -232,6 +232,7 @@ class Reader {
     HYDRANT_TRY(const Inode inode, read_inode(name.nid));
     const auto type = type_of(inode.mode);
     if (!type) return corrupt("an inode of no type");
+    if (name.path.empty() && *type != FileType::kDirectory) return corrupt("the root is no directory");
     FileEntry entry;
     entry.path = name.path;
     if (*type == FileType::kCharDevice && inode.u == 0) {
@@ -251,8 +252,6 @@ class Reader {
     } else if (!directories_.insert(name.nid).second) {
       return corrupt("a directory has two names");
     }
-    if (name.path.empty() && *type != FileType::kDirectory) return corrupt("the root is no directory");
-
     entry.type = *type;
     entry.mode = inode.mode & 07777;
     entry.uid = inode.uid, entry.gid = inode.gid;

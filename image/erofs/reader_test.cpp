@@ -158,6 +158,10 @@ TEST(ErofsReader, ContradictionsAreCorrupt) {
     for (int i = 0; i < 40; ++i) files[std::to_string(i)] = maker.chunked(4096ULL * 20'000, {});
     EXPECT_THAT(why(maker.image(maker.directory(files)), Code::kCorrupt), HasSubstr("more than it holds"));
   }
+  {
+    ErofsMaker maker;  // a whiteout of everything
+    EXPECT_THAT(why(maker.image(maker.node(020000, 0)), Code::kCorrupt), HasSubstr("root"));
+  }
   EXPECT_EQ(fixture::read_erofs(Buffer(4096)).error().code, Code::kCorrupt);
   EXPECT_EQ(fixture::read_erofs(Buffer(100)).error().code, Code::kCorrupt);
 }
