@@ -71,8 +71,8 @@ Result<std::string> LineSocket::receive(Deadline deadline) {
 // One peer and its thread. The watcher owns it; the thread runs `serve` and sets `done_` last.
 class LineServer::Connection final : public LineTalk {
  public:
-  Connection(Fd socket, int wake, const MakeSession& make_session)
-      : watched_(socket.duplicate()), socket_(std::move(socket)), wake_(wake) {
+  Connection(Fd socket, const PeerCredentials& peer, int wake, const MakeSession& make_session)
+      : watched_(socket.duplicate()), socket_(std::move(socket)), peer_(peer), wake_(wake) {
     thread_ = std::jthread([this, &make_session] { serve(make_session); });
   }
   ~Connection() override { close_input(); }
@@ -93,7 +93,7 @@ class LineServer::Connection final : public LineTalk {
  private:
   void serve(const MakeSession& make_session) {
     {
-      std::unique_ptr<LineSession> session = make_session();
+      std::unique_ptr<LineSession> session = make_session(peer_);
       // An idle peer costs a thread and nothing else; it ends by hanging up or when the server stops.
       for (;;) {
         auto request = socket_.receive(Deadline(Instant::max()));
@@ -110,28 +110,33 @@ class LineServer::Connection final : public LineTalk {
 
   Fd watched_;  // a second descriptor: the watcher polls and shuts down, the thread reads and writes
   LineSocket socket_;
+  PeerCredentials peer_;
   int wake_;
   std::stop_source stop_;
   std::atomic<bool> done_ = false;
   std::jthread thread_;  // last: joined before the rest goes
 };
 
-Result<std::unique_ptr<LineServer>> LineServer::start(Fd listener, std::string denied, MakeSession make_session) {
+bool LineServer::is_root_or_own(const PeerCredentials& peer) { return peer.uid == 0 || peer.uid == ::geteuid(); }
+
+Result<std::unique_ptr<LineServer>> LineServer::start(Fd listener, std::string denied, MakeSession make_session,
+                                                      Admit admit) {
   Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake) return fail_sys(errno, "eventfd");
   if (int flags = ::fcntl(listener.get(), F_GETFL);
       flags < 0 || ::fcntl(listener.get(), F_SETFL, flags | O_NONBLOCK) < 0) {
     return fail_sys(errno, "fcntl");
   }
-  return std::unique_ptr<LineServer>(
-      new LineServer(std::move(listener), std::move(wake), std::move(denied), std::move(make_session)));
+  return std::unique_ptr<LineServer>(new LineServer(std::move(listener), std::move(wake), std::move(denied),
+                                                    std::move(make_session), std::move(admit)));
 }
 
-LineServer::LineServer(Fd listener, Fd wake, std::string denied, MakeSession make_session)
+LineServer::LineServer(Fd listener, Fd wake, std::string denied, MakeSession make_session, Admit admit)
     : listener_(std::move(listener)),
       wake_(std::move(wake)),
       denied_(std::move(denied)),
       make_session_(std::move(make_session)),
+      admit_(std::move(admit)),
       watcher_([this](std::stop_token stop) { watch(stop); }) {}
 
 LineServer::~LineServer() { stop(); }
@@ -178,14 +183,14 @@ void LineServer::accept_one() {
   Fd socket = *std::move(accepted);
   if (!socket) return;
   auto peer = peer_credentials(socket.get());
-  if (!peer || (peer->uid != 0 && peer->uid != ::geteuid())) {
+  if (!peer || !admit_(*peer)) {
     log::warn("line-server.denied", {{"uid", peer ? peer->uid : uid_t(-1)}});
     // A short line into an empty buffer: it never blocks.
     (void)LineSocket(std::move(socket)).send(denied_, Deadline::after(Duration(0)));
     return;
   }
   if (connections_.size() >= kConnections) return;
-  connections_.push_back(std::make_unique<Connection>(std::move(socket), wake_.get(), make_session_));
+  connections_.push_back(std::make_unique<Connection>(std::move(socket), *peer, wake_.get(), make_session_));
 }
 
 void LineServer::reap() {

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/unix_socket.h"
 
 namespace hydrant {
 
@@ -60,16 +61,19 @@ class LineSession {
   virtual std::string answer(std::string_view request, LineTalk& talk) = 0;
 };
 
-// Accepts connections of root and of our own user, one thread each, at most kConnections at once: a further one is
+// Accepts connections of those it admits, one thread each, at most kConnections at once: a further one is
 // closed at once. Thread-safe.
 class LineServer {
  public:
   static constexpr size_t kConnections = 64;
-  using MakeSession = std::function<std::unique_ptr<LineSession>()>;
+  using MakeSession = std::function<std::unique_ptr<LineSession>(const PeerCredentials& peer)>;
+  using Admit = std::function<bool(const PeerCredentials& peer)>;
+  static bool is_root_or_own(const PeerCredentials& peer);
 
-  // `listener` is a listening stream socket. `denied` is the line that other users get. `make_session` is called on
-  // connection threads and must outlive the server.
-  static Result<std::unique_ptr<LineServer>> start(Fd listener, std::string denied, MakeSession make_session);
+  // `listener` is a listening stream socket. `denied` is the line that those get who are not admitted. `make_session`
+  // is called on connection threads and must outlive the server; `admit` on the server's own.
+  static Result<std::unique_ptr<LineServer>> start(Fd listener, std::string denied, MakeSession make_session,
+                                                   Admit admit = is_root_or_own);
 
   // Ends as `stop` does.
   ~LineServer();
@@ -81,7 +85,7 @@ class LineServer {
  private:
   class Connection;
 
-  LineServer(Fd listener, Fd wake, std::string denied, MakeSession make_session);
+  LineServer(Fd listener, Fd wake, std::string denied, MakeSession make_session, Admit admit);
   void watch(std::stop_token stop);
   void accept_one();
   void reap();
@@ -90,6 +94,7 @@ class LineServer {
   Fd wake_;  // eventfd: something to look at for `watch`
   std::string denied_;
   MakeSession make_session_;
+  Admit admit_;
   std::list<std::unique_ptr<Connection>> connections_;  // the watcher's alone
   std::jthread watcher_;
 };

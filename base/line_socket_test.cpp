@@ -37,7 +37,7 @@ struct Echo : LineSession {
 
 TEST(LineSocket, AConversationOfSeveralLines) {
   Listener listener;
-  auto server = LineServer::start(std::move(listener.fd), "no", [] { return std::make_unique<Echo>(); });
+  auto server = LineServer::start(std::move(listener.fd), "no", [](auto&) { return std::make_unique<Echo>(); });
   ASSERT_TRUE(server.has_value());
   auto client = LineSocket::connect(listener.path, soon());
   ASSERT_TRUE(client.has_value());
@@ -51,7 +51,7 @@ TEST(LineSocket, AConversationOfSeveralLines) {
 
 TEST(LineSocket, ALineUpToTheLimitPassesAndALongerOneIsRefused) {
   Listener listener;
-  auto server = LineServer::start(std::move(listener.fd), "no", [] { return std::make_unique<Echo>(); });
+  auto server = LineServer::start(std::move(listener.fd), "no", [](auto&) { return std::make_unique<Echo>(); });
   auto client = LineSocket::connect(listener.path, soon());
   std::string big(LineSocket::kLimit - 3, 'x');
   ASSERT_TRUE(client->send(big, soon()).has_value());
@@ -62,7 +62,7 @@ TEST(LineSocket, ALineUpToTheLimitPassesAndALongerOneIsRefused) {
 
 TEST(LineSocket, AnEndlessLineEndsTheConnection) {
   Listener listener;
-  auto server = LineServer::start(std::move(listener.fd), "no", [] { return std::make_unique<Echo>(); });
+  auto server = LineServer::start(std::move(listener.fd), "no", [](auto&) { return std::make_unique<Echo>(); });
   auto client = LineSocket::connect(listener.path, soon());
   std::string part(65536, 'x');
   size_t sent = 0;
@@ -110,7 +110,7 @@ TEST(LineServer, HangingUpStopsTheRequestAndEndsTheSession) {
   Listener listener;
   std::promise<void> begun, ended;
   auto server =
-      LineServer::start(std::move(listener.fd), "no", [&] { return std::make_unique<Patient>(begun, ended); });
+      LineServer::start(std::move(listener.fd), "no", [&](auto&) { return std::make_unique<Patient>(begun, ended); });
   {
     auto client = LineSocket::connect(listener.path, soon());
     ASSERT_TRUE(client->send("wait", soon()).has_value());
@@ -123,7 +123,7 @@ TEST(LineServer, StoppingLetsTheAnswerOut) {
   Listener listener;
   std::promise<void> begun, ended;
   auto server =
-      LineServer::start(std::move(listener.fd), "no", [&] { return std::make_unique<Patient>(begun, ended); });
+      LineServer::start(std::move(listener.fd), "no", [&](auto&) { return std::make_unique<Patient>(begun, ended); });
   auto client = LineSocket::connect(listener.path, soon());
   ASSERT_TRUE(client->send("wait", soon()).has_value());
   ASSERT_EQ(begun.get_future().wait_for(10s), std::future_status::ready);
@@ -134,7 +134,7 @@ TEST(LineServer, StoppingLetsTheAnswerOut) {
 
 TEST(LineServer, AConnectionPastTheBoundIsClosed) {
   Listener listener;
-  auto server = LineServer::start(std::move(listener.fd), "no", [] { return std::make_unique<Echo>(); });
+  auto server = LineServer::start(std::move(listener.fd), "no", [](auto&) { return std::make_unique<Echo>(); });
   std::list<LineSocket> clients;
   for (size_t i = 0; i < LineServer::kConnections; ++i) {
     auto client = LineSocket::connect(listener.path, soon());

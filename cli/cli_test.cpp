@@ -31,7 +31,7 @@ struct Parrot : LineSession {
 struct FakeDaemon {
   FakeDaemon(const std::string& path, std::vector<std::string> lines)
       : server(*LineServer::start(*listen_unix(path, SocketType::kStream), "no",
-                                  [lines] { return std::make_unique<Parrot>(lines); })) {}
+                                  [lines](auto&) { return std::make_unique<Parrot>(lines); })) {}
   std::unique_ptr<LineServer> server;
 };
 

@@ -22,6 +22,13 @@ std::string line(const Result<Reply>& result) {
   return result ? proto::encode_reply(*result) : proto::encode_error(result.error());
 }
 
+template <class Request>
+constexpr bool is_for_user_daemons(const Request&) {
+  return std::is_same_v<Request, proto::IngestBeginRequest> || std::is_same_v<Request, proto::IngestEndRequest> ||
+         std::is_same_v<Request, proto::IngestAbortRequest> || std::is_same_v<Request, proto::TouchedRequest> ||
+         std::is_same_v<Request, proto::StatusRequest>;
+}
+
 std::string line(const Result<>& result) {
   return result ? proto::encode_reply(proto::EmptyReply{}) : proto::encode_error(result.error());
 }
@@ -39,7 +46,13 @@ AdminSession::~AdminSession() {
 std::string AdminSession::answer(std::string_view text, LineTalk& talk) {
   auto request = proto::decode_hydrantd_request(text);
   if (!request) return proto::encode_error(request.error());
-  return std::visit([&](const auto& each) { return handle(each, talk); }, *request);
+  return std::visit(
+      [&](const auto& each) {
+        if (peer_ == Peer::kUserDaemon && !is_for_user_daemons(each))
+          return proto::encode_error({.code = Code::kDenied, .what = "a user daemon may not ask that of hydrantd"});
+        return handle(each, talk);
+      },
+      *request);
 }
 
 std::string AdminSession::handle(const proto::MountRequest& request, LineTalk& talk) {

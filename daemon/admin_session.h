@@ -28,7 +28,9 @@ struct AdminScope {
 // Owned by the connection's thread. Ingests that were begun and not ended are aborted with it.
 class AdminSession final : public LineSession {
  public:
-  explicit AdminSession(const AdminScope& scope) : scope_(scope) {}
+  // A user daemon may do what it needs to fill the cache, and nothing to mounts or to hydrantd.
+  enum class Peer { kRoot, kUserDaemon };
+  AdminSession(const AdminScope& scope, Peer peer) : scope_(scope), peer_(peer) {}
   ~AdminSession() override;
 
   std::string answer(std::string_view request, LineTalk& talk) override;
@@ -52,6 +54,7 @@ class AdminSession final : public LineSession {
   Result<std::shared_ptr<Object>> take_ingest(const ObjectKey& key);
 
   const AdminScope& scope_;
+  const Peer peer_;
   std::map<ObjectKey, std::shared_ptr<Object>> ingests_;
 };
 

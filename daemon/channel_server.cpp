@@ -88,9 +88,10 @@ void ChannelServer::accept_all() {
       continue;
     }
     int socket = accepted->get();
-    // Room for a burst of READs; the default holds some 250. Best effort: what does not fit waits in the session.
+    // Room for a burst of READs; the default holds some 250, what a process without CAP_NET_ADMIN may have twice that.
+    // What does not fit waits in the session.
     int room = kSendBuffer;
-    ::setsockopt(socket, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
+    ::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     auto session = std::make_shared<ChannelSession>(next_id_++, *std::move(accepted), *peer,
                                                     ChannelSession::Wiring{*loop_, *handles_, *this, gate_});
     auto watched = loop_->add(socket, EPOLLIN, [this, raw = session.get()](EventLoop::Events events) {
@@ -188,7 +189,7 @@ void ChannelServer::hello(const SessionPtr& session, const ch::Frame& frame) {
   // After a refusal the client may say HELLO again (a slot may be free later), until its time is up; a peer without
   // privilege may not.
   auto refuse = [&](int result) { session->answer(ch::encode_answer(ch::Op::kHello, tag, result)); };
-  if (!may_use(*session)) {
+  if (!may_use(*session) && !(hello->mode == ch::Mode::kAttach && may_attach(*session))) {
     refuse(-EPERM);
     return close(session, CloseReason::kDenied);
   }
@@ -226,6 +227,10 @@ void ChannelServer::device(const SessionPtr& session, const ch::Frame& frame) {
 
 bool ChannelServer::may_use(const ChannelSession& session) const {
   return session.peer.uid == 0 || session.peer.uid == options_.allowed_uid;
+}
+
+bool ChannelServer::may_attach(const ChannelSession& session) const {
+  return options_.may_attach && options_.may_attach(session.peer.uid);
 }
 
 void ChannelServer::attach(const SessionPtr& session, uint64_t tag, uint64_t features) {

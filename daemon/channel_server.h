@@ -26,7 +26,8 @@
 namespace hydrant::daemon {
 
 struct ChannelServerOptions {
-  uid_t allowed_uid = 0;        // may connect, besides uid 0
+  uid_t allowed_uid = 0;                       // may connect, besides uid 0
+  std::function<bool(uid_t)> may_attach = {};  // and may these, but to the standing channel alone
   unsigned handle_threads = 4;  // 1..64; disk writes happen on these. A handle keeps to one of them, so its order holds
   unsigned max_connections = 64;                      // further ones are closed at once
   Duration hello_timeout = std::chrono::seconds(10);  // for a connection to say what it is
@@ -76,6 +77,7 @@ class ChannelServer final : private SessionOwner {
   void welcome(const SessionPtr& session, uint64_t tag, proto::channel::Hello hello,
                std::shared_ptr<cachefiles::Channel> channel);
   bool may_use(const ChannelSession& session) const;
+  bool may_attach(const ChannelSession& session) const;
   void close(const SessionPtr& session, CloseReason reason);
   // The last of a session.
   void left(ChannelSession& session);

@@ -397,6 +397,24 @@ TEST_F(ChannelServerTest, APeerWithoutPrivilegeIsRefusedByItsCredentials) {
   EXPECT_EQ(good.ask(ch::encode_poll(1, {}, false)), 0);
 }
 
+TEST_F(ChannelServerTest, TheUserDaemonsUserMayAttachAndOpenNothing) {
+  if (::geteuid() != 0) GTEST_SKIP() << "SKIPPED: only root can become somebody else";
+  constexpr uid_t kUserDaemon = 65534;
+  start({.may_attach = [](uid_t uid) { return uid == kUserDaemon; }});
+  ::chmod(directory_.c_str(), 0755);
+  ::chmod((directory_ + "/channel.sock").c_str(), 0666);
+  std::map<ch::Mode, int64_t> results;
+  std::thread([&] {
+    ASSERT_EQ(::syscall(SYS_setresuid, kUserDaemon, kUserDaemon, kUserDaemon), 0);
+    for (auto mode : {ch::Mode::kOpen, ch::Mode::kAttach}) {
+      RawClient client = connect();
+      results[mode] = client.hello(mode);
+    }
+  }).join();
+  EXPECT_EQ(results[ch::Mode::kOpen], -EPERM);
+  EXPECT_GE(results[ch::Mode::kAttach], 0);
+}
+
 TEST_F(ChannelServerTest, AConnectionThatNeverSaysHelloIsClosed) {
   ChannelServerOptions options;
   options.hello_timeout = 1ms;

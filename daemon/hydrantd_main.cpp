@@ -1,4 +1,5 @@
 // hydrantd: options, privileges, signals. Everything else is daemon/service.h.
+#include <linux/capability.h>
 #include <malloc.h>
 #include <poll.h>
 #include <sys/signalfd.h>
@@ -10,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/privileges.h"
 #include "cachefiles/trace.h"
 #include "daemon/service.h"
 
@@ -34,6 +36,19 @@ constexpr int kTickMs = 1000;
 int give_up(int status, const std::string& what) {
   std::fprintf(stderr, "hydrantd: %s\n", what.c_str());
   return status;
+}
+
+// Mounts, fanotify and FUSE; files of the cache and directories to mount on, whoever owns them. What a mount is given
+// to read may be another user's, too.
+constexpr Capabilities kCapabilities =
+    capability_set({CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER});
+
+// It runs no program, so new privileges are none's loss.
+void give_up_privileges() {
+  if (auto done = keep_capabilities(kCapabilities); !done)
+    log::warn("confinement-missing", {{"part", "capabilities"}, {"why", done.error().what}});
+  if (auto done = forbid_new_privileges(); !done)
+    log::warn("confinement-missing", {{"part", "no-new-privileges"}, {"why", done.error().what}});
 }
 
 void keep_memory_lean() {
@@ -142,6 +157,7 @@ int main(int argc, char** argv) {
   ::umask(077);
   ::signal(SIGPIPE, SIG_IGN);
   raise_descriptor_limit();  // blobs, objects and connections are one each
+  give_up_privileges();
 
   // Blocked before the first thread, so that only the descriptor below gets them.
   sigset_t signals;

@@ -80,4 +80,9 @@ Result<Root> Root::open_state(const std::string& path) {
   return Root(path, std::move(lock));
 }
 
+uid_t Root::user_daemon() const {
+  struct stat status {};
+  return ::lstat((path_ + "/fetch").c_str(), &status) == 0 && S_ISDIR(status.st_mode) ? status.st_uid : 0;
+}
+
 }  // namespace hydrant::daemon

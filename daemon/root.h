@@ -19,6 +19,9 @@ class Root {
   static Result<Root> open_state(const std::string& path);
 
   const std::string& path() const { return path_; }
+  // Whom the user daemon runs as: who owns its state. Root gives that away and nobody else can. 0 while there is none.
+  uid_t user_daemon() const;
+
   std::string operator/(const std::string& name) const { return path_ + "/" + name; }
 
  private:

@@ -84,6 +84,7 @@ Result<> Service::serve() {
 
   HYDRANT_TRY(Fd channel, listener("run/channel.sock", channel_socket(), SocketType::kSeqPacket));
   ChannelServerOptions serving;
+  serving.may_attach = [this](uid_t uid) { return uid == root_.user_daemon(); };
   serving.user_left = [this] { ::eventfd_write(user_left_.get(), 1); };
   HYDRANT_TRY(channel_server_, ChannelServer::start(*engine_, channel_, std::move(channel), std::move(serving)));
   HYDRANT_TRY(Fd admin, listener("run/hydrantd.sock", admin_socket(), SocketType::kStream));
@@ -110,8 +111,14 @@ Result<> Service::serve() {
                             },
                             .open_limit = options_.open_limit});
   std::string denied = proto::encode_error({.code = Code::kDenied, .what = "only root may talk to hydrantd"});
-  HYDRANT_TRY(admin_, LineServer::start(std::move(admin), std::move(denied),
-                                        [this] { return std::make_unique<AdminSession>(*scope_); }));
+  HYDRANT_TRY(admin_,
+              LineServer::start(
+                  std::move(admin), std::move(denied),
+                  [this](const PeerCredentials& peer) {
+                    return std::make_unique<AdminSession>(
+                        *scope_, peer.uid == 0 ? AdminSession::Peer::kRoot : AdminSession::Peer::kUserDaemon);
+                  },
+                  [this](const PeerCredentials& peer) { return peer.uid == 0 || peer.uid == root_.user_daemon(); }));
   return {};
 }
 
@@ -175,6 +182,8 @@ Result<Fd> Service::listener(const char* name, const std::string& path, SocketTy
     else
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
+  // The user daemon connects as well. Whoever can reach the file may; who is heard is decided by who it is.
+  if (options_.engine_socket.empty() && ::chmod(path.c_str(), 0666)) return fail_sys(errno, "chmod " + path);
   store_.put(name, held.duplicate());
   return held;
 }

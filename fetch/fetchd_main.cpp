@@ -193,7 +193,7 @@ Result<> serve(const Options& options) {
               LineServer::start(
                   std::move(listener),
                   proto::encode_error({.code = Code::kDenied, .what = "only root and the daemon's own user may ask"}),
-                  [&] { return make_session(service); }));
+                  [&](auto&) { return make_session(service); }));
   std::string pid = std::to_string(::getpid()) + "\n";
   HYDRANT_TRY_VOID(write_file_atomic(paths.pid_file(), as_bytes(pid), 0644));
   log::info("fetchd.started", {{"root", options.root}, {"version", kVersion}});
