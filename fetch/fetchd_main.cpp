@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/unix_socket.h"
 #include "base/version.h"
+#include "fetch/confinement.h"
 #include "fetch/device_channel.h"
 #include "fetch/late_proofs.h"
 #include "fetch/served.h"
@@ -60,6 +61,8 @@ struct Options {
   std::string tag = "hydrant";
   std::vector<std::string> serve;
   std::string docker_config;  // path
+
+  ConfinementOptions confinement;
 };
 
 // Buffers of fills come and go in megabytes. Mapping each anew costs more in page faults than inflating into it, so the
@@ -85,15 +88,17 @@ Result<std::string> read_docker_config(const Options& options) {
   return read_file(options.docker_config, 512 << 10);
 }
 
+std::string cache_dir(const Options& options) {
+  return std::filesystem::absolute(options.cache_dir.empty() ? options.root + "/cachefiles" : options.cache_dir);
+}
+
 // Bound; nothing where hydrantd's channel is wanted.
 Result<std::unique_ptr<DeviceChannel>> open_device(const Options& options) {
   std::unique_ptr<DeviceChannel> device;
   if (options.device.empty()) return device;
-  const std::string directory = options.cache_dir.empty() ? options.root + "/cachefiles" : options.cache_dir;
-  device = std::make_unique<DeviceChannel>(
-      options.device,
-      KernelControlOptions{.cache_dir = std::filesystem::absolute(directory).string(), .tag = options.tag},
-      DescriptorStore::from_environment());
+  device = std::make_unique<DeviceChannel>(options.device,
+                                           KernelControlOptions{.cache_dir = cache_dir(options), .tag = options.tag},
+                                           DescriptorStore::from_environment());
   HYDRANT_TRY_VOID(device->begin());
   return device;
 }
@@ -144,17 +149,27 @@ Result<> serve(const Options& options) {
 
   Paths paths{options.root};
   HYDRANT_TRY_VOID(make_directories(paths.run(), 0755));
-  HYDRANT_TRY_VOID(make_directories(options.root + "/fetch"));
+  HYDRANT_TRY_VOID(make_directories(paths.state()));
   HYDRANT_TRY(Fd lock, lock_root(paths));
-  HYDRANT_TRY(auto catalogue, Catalogue::open(paths.catalogue()));
-  HYDRANT_TRY(auto credentials, CredentialStore::open(paths.credentials()));
-
   RequestLoop::Connect connect = [&](Deadline deadline) {
     return SocketControl::attach(paths.channel_socket(), deadline);
   };
   HYDRANT_TRY(auto sources, parse_sources(options));
   HYDRANT_TRY(auto docker_config, read_docker_config(options));
   HYDRANT_TRY(auto device, open_device(options));
+  HYDRANT_TRY(Fd listener, listen_unix(paths.admin_socket(), SocketType::kStream, 0600));
+  std::string pid = std::to_string(::getpid()) + "\n";
+  HYDRANT_TRY_VOID(write_file_atomic(paths.pid_file(), as_bytes(pid), 0644));
+
+  // From here on we are nobody, and everything that talks or parses comes after.
+  auto confinement_options = options.confinement;
+  if (device) {
+    confinement_options.device = options.device;
+    confinement_options.cache_dir = cache_dir(options);
+  }
+  HYDRANT_TRY(const Confinement confinement, confine(paths, confinement_options));
+  HYDRANT_TRY(auto catalogue, Catalogue::open(paths.catalogue()));
+  HYDRANT_TRY(auto credentials, CredentialStore::open(paths.credentials()));
   if (device) connect = [&](Deadline) { return device->connect(); };
 
   auto client = std::make_shared<source::HttpClient>(options.http);  // shared by every store and blob
@@ -186,16 +201,14 @@ Result<> serve(const Options& options) {
   Preparer preparer(paths, *catalogue, *credentials, origins, streamer, {.fill_holes = device != nullptr});
   Prefetcher prefetcher(paths, *catalogue, origins, objects, queue, touched_through(paths.hydrantd_socket()));
   auto loop = std::make_unique<RequestLoop>(std::move(connect), objects);
-  Service service{preparer, prefetcher, objects, *catalogue, *loop, [&] { ::eventfd_write(stop_event.get(), 1); }};
+  Service service{
+      preparer, prefetcher, objects, *catalogue, *loop, confinement, [&] { ::eventfd_write(stop_event.get(), 1); }};
 
-  HYDRANT_TRY(Fd listener, listen_unix(paths.admin_socket(), SocketType::kStream, 0600));
   HYDRANT_TRY(auto server,
               LineServer::start(
                   std::move(listener),
                   proto::encode_error({.code = Code::kDenied, .what = "only root and the daemon's own user may ask"}),
                   [&](auto&) { return make_session(service); }));
-  std::string pid = std::to_string(::getpid()) + "\n";
-  HYDRANT_TRY_VOID(write_file_atomic(paths.pid_file(), as_bytes(pid), 0644));
   log::info("fetchd.started", {{"root", options.root}, {"version", kVersion}});
 
   std::jthread serving([&](std::stop_token stop) {
@@ -212,6 +225,7 @@ Result<> serve(const Options& options) {
   loop.reset();
   objects.close_all();
   queue.stop();
+  // These go where the directory is ours; in root's they stay, and mean nothing without the lock and the listener.
   ::unlink(paths.pid_file().c_str());
   ::unlink(paths.admin_socket().c_str());
   return {};
@@ -258,6 +272,11 @@ int main(int argc, char** argv) {
   app.add_option("--transfers-per-origin", options.http.transfers_per_origin, "requests to one origin at a time")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  app.add_option("--user", options.confinement.user,
+                 "user to become when root starts it; by default hydrant, or one of its own without a name");
+  app.add_option("--unconfined", options.confinement.unconfined,
+                 "part of the confinement to leave out: user, capabilities, landlock or seccomp; may be repeated")
+      ->check(CLI::IsMember(fetch::kConfinementParts));
   app.add_option("--log-level", options.log_level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   try {

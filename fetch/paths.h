@@ -11,6 +11,7 @@ namespace hydrant::fetch {
 struct Paths {
   std::string root;
 
+  std::string state() const { return root + "/fetch"; }
   std::string run() const { return root + "/run"; }
   std::string admin_socket() const { return run() + "/fetchd.sock"; }
   std::string lock_file() const { return run() + "/fetchd.lock"; }

@@ -76,6 +76,8 @@ class Session final : public LineSession {
     reply.version = kVersion;
     reply.rss_bytes = resident_bytes();
     reply.attached = service_.loop.attached();
+    reply.landlock = service_.confinement.landlock;
+    reply.writes = service_.confinement.writes;
     return proto::encode_reply(reply);
   }
 

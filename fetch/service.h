@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/line_socket.h"
+#include "fetch/confinement.h"
 #include "fetch/objects.h"
 #include "fetch/prefetcher.h"
 #include "fetch/prepare.h"
@@ -19,6 +20,7 @@ struct Service {
   Objects& objects;
   Catalogue& catalogue;
   RequestLoop& loop;
+  const Confinement& confinement;
   std::function<void()> stop;  // asks the daemon to end; from any thread
 };
 

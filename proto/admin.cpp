@@ -167,7 +167,7 @@ template <class V>
 void describe(V& v, StatusReply& m) {
   KernelFacts kernel{m.erofs_file_backed};
   v("pid", m.pid), v("version", m.version), v("rss_bytes", m.rss_bytes), v("attached", m.attached);
-  v("kernel", kernel);
+  v("kernel", kernel), v("landlock", m.landlock), v("writes", m.writes);
 }
 template <class V>
 void describe(V& v, EngineCache& m) {

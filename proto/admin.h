@@ -319,6 +319,9 @@ struct StatusReply {
   uint64_t rss_bytes = 0;
   bool attached = false;          // a user daemon is on the control channel
   bool erofs_file_backed = true;  // hydrantd only
+  // What no file of /proc tells. hydrant-fetchd only.
+  int64_t landlock = 0;                  // the kernel's version of what the process is under; 0: nothing
+  std::vector<std::string> writes = {};  // what that leaves writable
 };
 
 struct EngineCache {
