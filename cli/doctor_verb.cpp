@@ -1,17 +1,16 @@
 // doctor: what is wrong with this machine, the daemons, the cache and the mounts, and what to do about it.
 #include <fmt/format.h>
-#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include <array>
 #include <cstdlib>
 #include <filesystem>
 
 #include "base/file.h"
 #include "base/version.h"
 #include "cli/daemons.h"
+#include "cli/process_rights.h"
 #include "cli/progress_bar.h"
 #include "cli/render.h"
 #include "cli/verbs.h"
@@ -23,84 +22,6 @@ using proto::FetchdRequest;
 using proto::HydrantdRequest;
 
 constexpr Duration kRepairSilence = std::chrono::seconds(60);
-
-// linux/capability.h, by their numbers.
-constexpr std::array kCapabilities = {"chown",
-                                      "dac_override",
-                                      "dac_read_search",
-                                      "fowner",
-                                      "fsetid",
-                                      "kill",
-                                      "setgid",
-                                      "setuid",
-                                      "setpcap",
-                                      "linux_immutable",
-                                      "net_bind_service",
-                                      "net_broadcast",
-                                      "net_admin",
-                                      "net_raw",
-                                      "ipc_lock",
-                                      "ipc_owner",
-                                      "sys_module",
-                                      "sys_rawio",
-                                      "sys_chroot",
-                                      "sys_ptrace",
-                                      "sys_pacct",
-                                      "sys_admin",
-                                      "sys_boot",
-                                      "sys_nice",
-                                      "sys_resource",
-                                      "sys_time",
-                                      "sys_tty_config",
-                                      "mknod",
-                                      "lease",
-                                      "audit_write",
-                                      "audit_control",
-                                      "setfcap",
-                                      "mac_override",
-                                      "mac_admin",
-                                      "syslog",
-                                      "wake_alarm",
-                                      "block_suspend",
-                                      "audit_read",
-                                      "perfmon",
-                                      "bpf",
-                                      "checkpoint_restore"};
-
-// The value of a line of /proc/PID/status.
-std::string status_field(const std::string& status, const std::string& name) {
-  auto at = status.find("\n" + name + ":");
-  if (at == status.npos) return {};
-  at = status.find_first_not_of(" \t", at + name.size() + 2);
-  return status.substr(at, status.find('\n', at) - at);
-}
-
-std::string capabilities_of(uint64_t bits) {
-  if (bits == 0) return "none";
-  std::string out;
-  size_t held = 0;
-  for (size_t i = 0; i < kCapabilities.size(); ++i)
-    if (bits >> i & 1) {
-      ++held;
-      out += (out.empty() ? "" : ",") + std::string(kCapabilities[i]);
-    }
-  // Those that the machine itself has not got are nobody's.
-  return held + 2 >= kCapabilities.size() ? "all" : out;
-}
-
-std::optional<ProcessRights> rights_of(const std::string& name, int64_t pid) {
-  auto status = read_file("/proc/" + std::to_string(pid) + "/status", 64 << 10);
-  if (!status) return std::nullopt;
-  const auto uid = static_cast<uid_t>(std::strtoul(status_field(*status, "Uid").c_str(), nullptr, 10));
-  const passwd* user = ::getpwuid(uid);
-  return ProcessRights{
-      .name = name,
-      .pid = pid,
-      .user = user ? user->pw_name : std::to_string(uid),
-      .capabilities = capabilities_of(std::strtoull(status_field(*status, "CapEff").c_str(), nullptr, 16)),
-      .no_new_privileges = status_field(*status, "NoNewPrivs") == "1",
-      .seccomp = status_field(*status, "Seccomp") != "0"};
-}
 
 class Doctor {
  public:
@@ -167,7 +88,7 @@ class Doctor {
     auto text = read_file(daemons_.run_dir() + "/keeper.pid", 64);
     const int64_t keeper = text ? std::strtoll(text->c_str(), nullptr, 10) : 0;
     auto rights = keeper > 0 ? rights_of("hydrant-keeper", keeper) : std::nullopt;
-    if (rights) processes_.push_back(*rights);
+    if (rights) processes_.push_back(std::move(*rights));
   }
 
   void told(const std::string& name, const Result<proto::StatusReply>& status) {
@@ -178,7 +99,11 @@ class Doctor {
     const bool same = status->version == kVersion;
     add("daemon." + name, same, fmt::format("version {}, pid {}", status->version, status->pid),
         fmt::format("this program is {}: restart the daemon, its mounts stay", kVersion));
-    if (auto rights = rights_of(name, status->pid)) processes_.push_back(*rights);
+    if (auto rights = rights_of(name, status->pid)) {
+      rights->landlock = status->landlock;
+      rights->landlock_writes = status->writes;
+      processes_.push_back(std::move(*rights));
+    }
   }
 
   void look_at_cache() {

@@ -21,6 +21,22 @@ void print(std::string text) {
 
 void print_json(const Json& json) { print(json.dump(2, ' ', false, Json::error_handler_t::replace)); }
 
+void render_rights(const ProcessRights& process) {
+  print(fmt::format("{} ({})", process.name, process.pid));
+  print(fmt::format("     user          {}", process.user));
+  print(fmt::format("     capabilities  {}; at most {}{}", process.capabilities, process.bounding,
+                    process.no_new_privileges ? ", and no new ones" : ""));
+  print(
+      fmt::format("     system calls  {}", process.seccomp == "off" ? "all" : "those of a seccomp " + process.seccomp));
+  print(fmt::format("     may write     {}",
+                    process.landlock == 0
+                        ? "what its user may"
+                        : fmt::format("{} (Landlock {})", fmt::join(process.landlock_writes, ", "), process.landlock)));
+  print(fmt::format("     writes now    {}", process.open_for_writing.empty()
+                                                 ? "nothing"
+                                                 : fmt::format("{}", fmt::join(process.open_for_writing, ", "))));
+}
+
 double milliseconds(Duration duration) { return std::chrono::duration<double, std::milli>(duration).count(); }
 
 // A reply as the daemon would send it, without the protocol's own member.
@@ -103,10 +119,7 @@ void render_doctor(bool json, const std::vector<Check>& checks, const std::vecto
       print(fmt::format("{:<5}{}: {}", check.good ? "good" : "BAD", check.name, check.what));
       if (!check.good) print("     way out: " + check.way_out);
     }
-    for (const auto& process : processes)
-      print(fmt::format("     {} ({}) runs as {}, capabilities {}, seccomp {}, {} gain privileges", process.name,
-                        process.pid, process.user, process.capabilities, process.seccomp ? "on" : "off",
-                        process.no_new_privileges ? "cannot" : "may"));
+    for (const auto& process : processes) render_rights(process);
     return;
   }
   Json out = {{"checks", Json::array()}, {"processes", Json::array()}};
@@ -118,8 +131,12 @@ void render_doctor(bool json, const std::vector<Check>& checks, const std::vecto
                                 {"pid", process.pid},
                                 {"user", process.user},
                                 {"capabilities", process.capabilities},
+                                {"bounding", process.bounding},
                                 {"seccomp", process.seccomp},
-                                {"no_new_privileges", process.no_new_privileges}});
+                                {"no_new_privileges", process.no_new_privileges},
+                                {"landlock", process.landlock},
+                                {"landlock_writes", process.landlock_writes},
+                                {"open_for_writing", process.open_for_writing}});
   print_json(out);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "cli/process_rights.h"
 #include "proto/admin.h"
 
 namespace hydrant::cli {
@@ -33,15 +34,6 @@ struct Check {
   bool good = true;
   std::string what;
   std::string way_out = {};  // where it is not
-};
-// What a process of ours may do, from /proc.
-struct ProcessRights {
-  std::string name;
-  int64_t pid = 0;
-  std::string user;
-  std::string capabilities;  // effective ones: "all", "none", or their names with commas
-  bool no_new_privileges = false;
-  bool seccomp = false;
 };
 void render_doctor(bool json, const std::vector<Check>& checks, const std::vector<ProcessRights>& processes);
 

@@ -91,6 +91,23 @@ class Privilege(Case):
         self.assertEqual(hydrantd["CapEff"], hydrantd["CapBnd"])
         self.assertEqual(hydrantd["NoNewPrivs"], "1")
 
+    def test_the_doctor_tells_what_the_kernel_tells(self):
+        pids = self.start()
+        told = {each["name"]: each for each in self.hydrant.ok("doctor", "--json")["processes"]}
+        self.assertEqual({name: each["pid"] for name, each in told.items()}, pids)
+        self.assertEqual(told[FETCHD]["capabilities"], "dac_read_search")
+        self.assertEqual(told[FETCHD]["bounding"], "dac_read_search")
+        self.assertEqual(told[FETCHD]["seccomp"], "filter")
+        self.assertTrue(told[FETCHD]["no_new_privileges"])
+        self.assertIn(str(self.hydrant.root / "fetch"), told[FETCHD]["open_for_writing"])
+        self.assertEqual(told[HYDRANTD]["capabilities"], "dac_override,dac_read_search,fowner,sys_admin")
+        self.assertEqual(told[HYDRANTD]["seccomp"], "off")
+        self.assertIn("/dev/fuse", told[HYDRANTD]["open_for_writing"])
+        if told[FETCHD]["landlock"]:
+            self.assertIn(str(self.hydrant.root / "fetch"), told[FETCHD]["landlock_writes"])
+        for words in ("capabilities  dac_read_search; at most dac_read_search, and no new ones", "a seccomp filter"):
+            self.assertIn(words, self.hydrant.ok("doctor"))
+
     def probe(self, *unconfined):
         victim = self.start()[HYDRANTD]
         foreign = self.temporary()
