@@ -119,7 +119,7 @@ class Verify(Case):
         big = self.mounted("--scrub-every", "1", "--scrub-rate", "1g")
         self.assertEqual(read_cold(big), self.content)
         self.flip(self.backing_file(), 3 * MEGA + 5)
-        wait_until(lambda: self.counter("damaged") > 0, what="the scrub finds it")
+        wait_until(lambda: self.counter("damaged") > 0, 60, what="the scrub finds it")
         self.assertEqual(read_cold(big), self.content)
         self.assertGreater(self.counter("scrubbed"), 0)
 
