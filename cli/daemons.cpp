@@ -141,12 +141,16 @@ Result<AdminClient> Daemons::fetchd() const {
   return AdminClient::connect(fetchd_socket(), "hydrant-fetchd", Deadline::after(kConnectPatience));
 }
 
-bool RunningKeeper::alive() const {
-  pollfd end{handle.get(), POLLIN, 0};
-  return ::poll(&end, 1, 0) == 0;
+RunningProcess RunningProcess::of(pid_t pid) {
+  return {pid, Fd(pid > 1 ? static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)) : -1)};
 }
 
-std::optional<RunningKeeper> Daemons::keeper() const {
+bool RunningProcess::alive() const {
+  pollfd end{handle.get(), POLLIN, 0};
+  return handle && ::poll(&end, 1, 0) == 0;
+}
+
+std::optional<RunningProcess> Daemons::keeper() const {
   auto file = open_file(run_dir() + "/keeper.pid", O_RDONLY);
   if (!file) return std::nullopt;
   auto is_locked = [&] {
@@ -156,8 +160,7 @@ std::optional<RunningKeeper> Daemons::keeper() const {
   };
   char text[32] = {};
   if (!is_locked() || ::pread(file->get(), text, sizeof text - 1, 0) <= 0) return std::nullopt;
-  const pid_t pid = std::atoi(text);
-  RunningKeeper keeper{pid, Fd(pid > 1 ? static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)) : -1)};
+  RunningProcess keeper = RunningProcess::of(std::atoi(text));
   if (!keeper.handle || !is_locked()) return std::nullopt;
   return keeper;
 }

@@ -13,10 +13,11 @@
 namespace hydrant::cli {
 
 // A process that stays itself, whatever becomes of its number.
-struct RunningKeeper {
+struct RunningProcess {
   pid_t pid = 0;
-  Fd handle;  // a pidfd
+  Fd handle;  // a pidfd; null: there was no such process
 
+  static RunningProcess of(pid_t pid);
   bool alive() const;
 };
 
@@ -33,7 +34,7 @@ struct Daemons {
   Result<AdminClient> fetchd() const;
 
   // The root's hydrant-keeper, as its lock says: the number in its file alone may be a stranger's by now.
-  std::optional<RunningKeeper> keeper() const;
+  std::optional<RunningProcess> keeper() const;
 
   // The directory of our own executable, where the others stand beside it.
   static Result<std::string> binaries();

@@ -1,6 +1,9 @@
 // ls, stat, gc, stop, version.
 #include <poll.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "cli/daemons.h"
 #include "cli/render.h"
 #include "cli/source_argument.h"
@@ -68,18 +71,23 @@ Outcome run_stop(const CommonOptions& common, const StopOptions& options) {
   // A stuck daemon is found out within two seconds; one that answers gets the time to unmount and flush.
   auto status = hydrantd->call<proto::StatusReply>(HydrantdRequest(proto::StatusRequest{}));
   if (!status) return give_up(std::move(status).error());
-  const auto keeper = daemons.keeper();
+  // Sockets go first and locks last: who mounts before the processes have ended finds them in the way.
+  std::vector<RunningProcess> ending;
+  ending.push_back(RunningProcess::of(static_cast<pid_t>(status->pid)));
+  if (auto keeper = daemons.keeper()) ending.push_back(*std::move(keeper));
   Deadline deadline = Deadline::after(from_seconds(options.timeout_s));
   Patience patience{.total = deadline, .silence = from_seconds(options.timeout_s)};
   auto stopped = hydrantd->call<proto::EmptyReply>(HydrantdRequest(proto::StopRequest{}), patience);
   if (!stopped) return give_up(std::move(stopped).error());
   if (auto fetchd = daemons.fetchd()) {
+    if (auto about = fetchd->call<proto::StatusReply>(FetchdRequest(proto::StatusRequest{}), patience))
+      ending.push_back(RunningProcess::of(static_cast<pid_t>(about->pid)));
     auto reply = fetchd->call<proto::EmptyReply>(FetchdRequest(proto::StopRequest{}), patience);
     // Gone: the keeper was faster, having seen hydrantd end.
     if (!reply && reply.error().code != Code::kGone) return give_up(std::move(reply).error());
   }
-  // The keeper is the last to go, and whoever mounts before it has gone finds its lock.
-  while ((keeper && keeper->alive()) || daemons.hydrantd() || daemons.fetchd()) {
+  auto alive = [](const RunningProcess& process) { return process.alive(); };
+  while (std::any_of(ending.begin(), ending.end(), alive) || daemons.hydrantd() || daemons.fetchd()) {
     if (deadline.passed()) return give_up({ExitStatus::kTooSlow, "the daemons under " + daemons.root + " still run"});
     ::poll(nullptr, 0, 10);
   }

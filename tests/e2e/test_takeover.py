@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from case import Case
-from sandbox import wait_until
+from sandbox import kill_all, wait_until
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "fault"))
 import oracle  # noqa: E402
@@ -85,8 +85,8 @@ class Takeover(Case):
         healthy = self.hydrant.ok("doctor", "--json")
         self.assertEqual({each["name"] for each in healthy["processes"]}, {HYDRANTD, FETCHD, KEEPER})
         self.assertTrue(all(check["good"] for check in healthy["checks"]), healthy)
-        pids = self.kill(KEEPER, HYDRANTD, FETCHD)
-        wait_until(lambda: not set(pids.values()) & set(self.hydrant.daemons().values()), what="they are gone")
+        pids = self.hydrant.daemons()
+        kill_all(*(pids[name] for name in (KEEPER, HYDRANTD, FETCHD)))
         ill = self.hydrant.run("doctor")
         self.assertEqual(ill.returncode, 17, ill)
         self.assertIn("hydrantd: does not answer", ill.stdout)

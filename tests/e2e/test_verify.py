@@ -3,13 +3,12 @@ put no wrong byte before a reader."""
 
 import errno
 import os
-import signal
 import struct
 import subprocess
 
 import oci
 from case import Case
-from sandbox import BIN, wait_until
+from sandbox import BIN, kill_all, wait_until
 from user_daemon import HEADER, PIECE, UserDaemon
 
 MEGA = 1 << 20
@@ -81,8 +80,7 @@ class Verify(Case):
             os.fsync(file.fileno())
 
     def kill(self, name):
-        os.kill(self.hydrant.daemons()[name], signal.SIGKILL)
-        wait_until(lambda: name not in self.hydrant.daemons(), what=f"{name} is gone")
+        kill_all(self.hydrant.daemons()[name])
 
     def test_a_lying_user_daemon_reaches_no_reader(self):
         big = self.mounted()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
 import socket
@@ -54,6 +55,21 @@ def processes_naming(text):
             if any(text in word for word in words):
                 found[int(entry.name)] = os.path.basename(words[0])
     return found
+
+
+def kill_all(*pids, seconds=10):
+    """SIGKILL to all, in this order; returns when they have let go of everything, sockets and locks too. A command line goes
+    earlier than that."""
+    handles = [os.pidfd_open(pid) for pid in pids]
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for pid, handle in zip(pids, handles):
+            if not select.select([handle], [], [], seconds)[0]:
+                raise AssertionError(f"{pid} does not end")
+    finally:
+        for handle in handles:
+            os.close(handle)
 
 
 class Registry:
