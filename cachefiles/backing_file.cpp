@@ -38,14 +38,14 @@ const std::string& this_boot() {
   return id;
 }
 
-bool is_read_directly(int fd) {
+}  // namespace
+
+bool BackingFile::is_read_directly(int fd) {
   char text[64];
   const ssize_t size = ::fgetxattr(fd, kReadDirectly, text, sizeof text);
   if (size < 0) return errno != ENODATA;
   return this_boot().empty() || std::string_view(text, static_cast<size_t>(size)) == this_boot();
 }
-
-}  // namespace
 
 int BackingFile::failed(const char* operation, int err) const {
   return trace::vfs_error(operation, err, {.inode = id().inode});

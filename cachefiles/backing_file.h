@@ -115,6 +115,7 @@ class BackingFile {
   std::string map_path(const std::string& maps_directory) const;
   void load_proof(const std::string& maps_directory, uint64_t object_size, Trust trust);
   void guard();
+  static bool is_read_directly(int fd);
   LeafFile leaves(const proto::MerkleProof& proof, const std::string& maps_directory) const;
   int64_t fill_once(Disk& disk, std::span<const Bytes> pieces, uint64_t offset);
   int64_t fill_proven(Disk& disk, const Proving& proving, const proto::MerkleProof& proof,

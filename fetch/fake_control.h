@@ -73,6 +73,12 @@ class FakeHandle final : public ObjectHandle {
     return std::max<int64_t>(offset, static_cast<int64_t>(block * 4096));
   }
 
+  // As a cache that discards what it has.
+  void lose(ByteRange range) {
+    std::lock_guard lock(mutex_);
+    for (uint64_t block = range.begin / 4096; block * 4096 < range.end; ++block) blocks_.erase(block);
+  }
+
   bool wait_for_completions(size_t count, Deadline deadline) {
     std::unique_lock lock(mutex_);
     return changed_.wait_until(lock, deadline.at(), [&] { return completed_.size() >= count; });

@@ -241,6 +241,11 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
   const uint64_t first = range.begin / granule;
   const uint64_t last = (range.end - 1) / granule;
   const Instant now = Clock::system().now();
+  if (!waiter->looked)
+    for (uint64_t index = first; index <= last; ++index)
+      if (auto filled = filled_at_.find(index);
+          filled != filled_at_.end() && now - filled->second < shop_.options.fresh)
+        return look_first(lock, waiter);
 
   ByteRange run;       // missing granules, as bytes, not yet claimed
   uint64_t along = 0;  // end of the last claim
@@ -283,6 +288,40 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
   ByteRange covered = {granule_range(first).begin, granule_range(last).end};
   run_ahead(lock, streams_.miss(range, covered, along, shop_.options.shortest_run, ahead_limit(lock),
                                 layout_->device_size()));
+}
+
+// The cache asks for what was written a moment ago: its question crossed the write, or it has lost the bytes since, to
+// its culler or its scrub. It knows which; workers may ask it.
+void Filler::look_first(Lock&, const WaiterPtr& waiter) {
+  waiter->looked = true;
+  shop_.queue.submit(Priority::kDemand, [self = shared_from_this(), waiter](std::stop_token) { self->look(waiter); });
+}
+
+void Filler::look(const WaiterPtr& waiter) {
+  const Instant began = Clock::system().now();
+  auto handle = open_handle();
+  if (!handle) return finish(waiter, {.code = Code::kCancelled, .what = name_ + ": closed"});
+  ByteRange range;
+  {
+    Lock lock(mutex_);
+    range = layout_->whole_granules(intersect(waiter->range, {0, layout_->device_size()}));
+  }
+  auto missing = holes(**handle, range);
+  Finished finished;
+  bool closed = false;
+  {
+    Lock lock(mutex_);
+    closed = !handle_;
+    const uint64_t granule = layout_->granule();
+    if (missing)
+      for (ByteRange hole : *missing)
+        for (uint64_t index = hole.begin / granule; index * granule < hole.end; ++index)
+          if (auto filled = filled_at_.find(index); filled != filled_at_.end() && filled->second < began)
+            filled_at_.erase(filled);
+    if (!closed && waiter->done) admit(lock, waiter, finished);
+  }
+  if (closed) finish(waiter, {.code = Code::kCancelled, .what = name_ + ": closed"});
+  for (Done& call : finished) call({});
 }
 
 // What a run-ahead may be: a reader that jumps into the middle of one waits for the part before.

@@ -95,6 +95,8 @@ class Filler : public std::enable_shared_from_this<Filler> {
   bool known(Lock& lock, uint64_t index) const;
   void submit_prefetch(std::vector<ByteRange> wanted, Deadline deadline, Instant not_before);
   void plan_prefetch(const std::vector<ByteRange>& wanted, Deadline deadline);
+  void look_first(Lock& lock, const WaiterPtr& waiter);
+  void look(const WaiterPtr& waiter);
   void claim_prefetch(Lock& lock, ByteRange hole, Priority priority);
   static std::vector<ByteRange> joined(const image::Layout& layout, const std::vector<ByteRange>& ranges);
   Result<std::vector<ByteRange>> holes(ObjectHandle& handle, ByteRange range);
@@ -139,9 +141,9 @@ class Filler : public std::enable_shared_from_this<Filler> {
   bool loading_ = false;
   std::vector<WaiterPtr> early_;                // came before the layout
   std::unordered_map<uint64_t, Claim> claims_;  // by granule
-  // When this filler wrote a granule. A READ for it that comes at once crossed the write on its way and is answered
-  // from here; a later one means that the cache has lost the bytes, and fetches again. That a granule is not here says
-  // nothing: of very large objects the old ones are forgotten.
+  // When this filler wrote a granule. A READ for it that comes at once has crossed the write on its way, mostly: the
+  // cache is asked what it has (look()). A later one means that the cache has lost the bytes, and fetches again. That a
+  // granule is not here says nothing: of very large objects the old ones are forgotten.
   std::unordered_map<uint64_t, Instant> filled_at_;
   // The first granule of a run-ahead, proven and kept here until somebody asks for it: a reader in full stride has only
   // hits, and this one miss, answered from memory, says that it has come so far. Written all the same after held_time.

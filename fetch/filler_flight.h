@@ -9,8 +9,9 @@ namespace hydrant::fetch {
 struct Filler::Waiter {
   ByteRange range;
   Deadline deadline;
-  Done done;           // empty once called
-  size_t missing = 0;  // claims that list this waiter
+  Done done;            // empty once called
+  size_t missing = 0;   // claims that list this waiter
+  bool looked = false;  // the cache was asked whether it has what we wrote a moment ago
 };
 
 // One fetch, queued or running. `wanted` grows while it is queued and shrinks to what is left when it is tried again.

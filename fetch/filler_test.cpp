@@ -136,6 +136,22 @@ TEST_F(FillerTest, ManyReadersOfOneGranuleCauseOneFetch) {
   expect_right({5 * kGranule, 6 * kGranule});
 }
 
+TEST_F(FillerTest, WhatTheCacheHasLostAtOnceIsFetchedAgainAndWhatCrossedIsNot) {
+  auto options = quick();
+  options.fresh = 1h;
+  start(2, options);
+  read(5);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  read(5);
+  EXPECT_EQ(outcomes_.wait(2), all(2, Code::kOk));
+  EXPECT_EQ(blob().reads().size(), 1U);
+  handle_->lose({5 * kGranule, 6 * kGranule});
+  read(5);
+  EXPECT_EQ(outcomes_.wait(3), all(3, Code::kOk));
+  EXPECT_EQ(blob().reads().size(), 2U);
+  expect_right({5 * kGranule, 6 * kGranule});
+}
+
 TEST_F(FillerTest, QueuedNeighboursBecomeOneFetch) {
   auto options = quick();
   options.fill_unit = 2 * kGranule;
