@@ -15,8 +15,8 @@ namespace hydrant::image {
 // index holds data, because decode_rows refuses rows that leave two blocks, or the last one, without.
 ByteRange plain_range(const std::vector<LayoutRow>& rows, ByteRange device);
 
-// The granules all of whose data stands in `plain`, of a device of `ident`'s size and granule; where there are none, an empty
-// range at the place where they would be.
+// The granules all of whose data stands in `plain`, of a device of `ident`'s size and granule; where there are none, an
+// empty range at the place where they would be.
 ByteRange completed_by(const std::vector<LayoutRow>& rows, ByteRange plain, const LayerIdent& ident);
 
 // Takes a stretch of the plain stream in order and puts its file data where the rows say, inside `device` only.
