@@ -215,7 +215,7 @@ void Filler::claim_prefetch(Lock& lock, ByteRange hole, Priority priority) {
     uint64_t begin = first, end = first + 1;
     while (begin > fill.begin / granule && !known(lock, begin - 1)) --begin;
     while (end * granule < fill.end && !known(lock, end)) ++end;
-    add_flight(lock, {begin * granule, granule_range(end - 1).end}, priority);
+    add_flight(lock, {begin * granule, layout_->granule_range(end - 1).end}, priority);
     hole.begin = std::min(hole.end, end * granule);
   }
 }
@@ -223,11 +223,6 @@ void Filler::claim_prefetch(Lock& lock, ByteRange hole, Priority priority) {
 // Whether the granule is on its way, or was here when we last knew.
 bool Filler::known(Lock&, uint64_t index) const {
   return claims_.contains(index) || filled_at_.contains(index) || held_.contains(index);
-}
-
-ByteRange Filler::granule_range(uint64_t index) const {
-  uint64_t granule = layout_->granule();
-  return {index * granule, std::min((index + 1) * granule, layout_->device_size())};
 }
 
 // Joins the flights that are under way for the waiter's granules and starts those that are missing.
@@ -274,7 +269,7 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
       release_held(lock, index, Priority::kDemand);
       continue;
     }
-    ByteRange bytes = granule_range(index);
+    ByteRange bytes = layout_->granule_range(index);
     run = run.empty() ? bytes : ByteRange{run.begin, bytes.end};
   }
   claim();
@@ -285,7 +280,7 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
     }
   if (waiter->missing == 0) finished.push_back(std::exchange(waiter->done, {}));
 
-  ByteRange covered = {granule_range(first).begin, granule_range(last).end};
+  ByteRange covered = {layout_->granule_range(first).begin, layout_->granule_range(last).end};
   run_ahead(lock, streams_.miss(range, covered, along, shop_.options.shortest_run, ahead_limit(lock),
                                 layout_->device_size()));
 }
@@ -348,7 +343,7 @@ void Filler::run_ahead(Lock& lock, ByteRange range) {
       claim();
       continue;
     }
-    ByteRange bytes = granule_range(index);
+    ByteRange bytes = layout_->granule_range(index);
     run = run.empty() ? bytes : ByteRange{run.begin, bytes.end};
   }
   claim();
@@ -358,7 +353,7 @@ void Filler::run_ahead(Lock& lock, ByteRange range) {
 
 void Filler::release_held(Lock& lock, uint64_t index, Priority priority) {
   auto held = held_.extract(index);
-  add_flight(lock, granule_range(index), priority, std::move(held.mapped().bytes));
+  add_flight(lock, layout_->granule_range(index), priority, std::move(held.mapped().bytes));
 }
 
 // Adds `piece` to a queued demand flight that ends or begins where it begins or ends.

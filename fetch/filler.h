@@ -125,7 +125,6 @@ class Filler : public std::enable_shared_from_this<Filler> {
   void settle(Lock& lock, const WaiterPtr& waiter, Finished& finished);
   void fail_claims(Lock& lock, const FlightPtr& flight, std::vector<WaiterPtr>& failed);
   Deadline flight_deadline(Lock& lock, const FlightPtr& flight) const;
-  ByteRange granule_range(uint64_t index) const;
   void finish(const WaiterPtr& waiter, const Error& error);
 
   const FillShop& shop_;

@@ -220,7 +220,7 @@ void Filler::wrote(const FlightPtr& flight, ByteRange written) {
     const uint64_t granule = layout_->granule();
     const Instant now = Clock::system().now();
     for (uint64_t index = written.begin / granule; index * granule < written.end; ++index) {
-      if (granule_range(index).end > written.end) break;
+      if (layout_->granule_range(index).end > written.end) break;
       filled_at_[index] = now;
       held_.erase(index);
       // Also when another flight has claimed it: the bytes are there, and that flight will find nobody waiting.

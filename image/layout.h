@@ -66,6 +66,10 @@ class Layout {
     return {device.begin, std::min(device.end, device_size())};
   }
 
+  ByteRange granule_range(uint64_t index) const {
+    return {index * granule(), std::min((index + 1) * granule(), device_size())};
+  }
+
   // `stored`, exactly fill.stored, at once.
   Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const {
     auto all = decoder(fill, sink);

@@ -15,10 +15,6 @@ LayerLayout::~LayerLayout() {
   if (fringes_) fringes_->forget_layout(this);
 }
 
-ByteRange LayerLayout::granule_range(uint64_t index) const {
-  return {index * granule(), std::min((index + 1) * granule(), device_size())};
-}
-
 std::shared_ptr<const Fringe> LayerLayout::fringe(uint64_t granule, Fringes::Side side) const {
   return fringes_ ? fringes_->find({this, granule, side}) : nullptr;
 }

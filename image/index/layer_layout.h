@@ -30,7 +30,6 @@ class LayerLayout final : public Layout {
  private:
   class Decoding;
   bool by_spans() const { return index_->span_count() > 0; }
-  ByteRange granule_range(uint64_t granule) const;
   std::shared_ptr<const Fringe> fringe(uint64_t granule, Fringes::Side side) const;
   Fill between_spans(size_t first, size_t last) const;
 
