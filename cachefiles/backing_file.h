@@ -62,6 +62,8 @@ class BackingFile {
   int prove(const std::string& maps_directory, const proto::MerkleProof& proof, const LeafSource& source, Use use);
   // Null: none is required.
   const proto::MerkleProof* proof() const { return proof_.load(std::memory_order_acquire); }
+  // Once true it stays so.
+  bool proves_writes() const { return guarded_.load() && proof() != nullptr; }
   // Makes granules of `window` present that are on the disk, unproven, and match their leaves. Whether the window's
   // first block is present now.
   bool find(const Proving& proving, ByteRange window);

@@ -107,6 +107,10 @@ int64_t HandleImpl::lseek(int64_t offset, int whence) {
 }
 
 int HandleImpl::ioctl(uint32_t number, uint64_t argument) {
+  if (number == proto::kProvesWrites) {
+    auto file = object_->file();
+    return file && file->proves_writes() ? 1 : 0;
+  }
   if (number != proto::kReadComplete) return -EINVAL;
   if (argument > UINT32_MAX) return -EINVAL;
   return object_->cache().read_complete(*object_, static_cast<uint32_t>(argument));

@@ -106,6 +106,15 @@ TEST_F(VerifyTest, AGranuleThatDoesNotMatchIsRefusedAndWhatStandsBeforeItIsKept)
   EXPECT_EQ(read_back(*o.cookie, 0, kSize), expected(0, kSize));
 }
 
+TEST_F(VerifyTest, AHandleTellsWhetherItsWritesAreProven) {
+  BO();
+  auto plain = opened("plain", kSize), o = opened("key", kSize);
+  EXPECT_EQ(handle(plain.fd).ioctl(proto::kProvesWrites, 0), 0);
+  EXPECT_EQ(handle(o.fd).ioctl(proto::kProvesWrites, 0), 0);
+  EXPECT_EQ(o.cookie->prove(proof_of(good)), 0);
+  EXPECT_EQ(handle(o.fd).ioctl(proto::kProvesWrites, 0), 1);
+}
+
 TEST_F(VerifyTest, AReaderGetsAnErrorWhenTheDaemonLies) {
   BO();
   auto o = proven();

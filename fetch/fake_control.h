@@ -9,6 +9,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -31,9 +32,20 @@ class FakeHandle final : public ObjectHandle {
     at_most_ = bytes;
   }
 
+  // As a cache that has leaves: what differs from `right` is refused. The bytes outlive the handle's writers.
+  void prove_against(Bytes right) {
+    std::lock_guard lock(mutex_);
+    right_ = right;
+  }
+  bool proves_writes() override {
+    std::lock_guard lock(mutex_);
+    return right_.has_value();
+  }
+
   int64_t pwrite(Bytes bytes, uint64_t offset) override {
     std::lock_guard lock(mutex_);
     ++writes_;
+    if (right_ && !std::ranges::equal(bytes, right_->subspan(offset, bytes.size()))) return -EIO;
     if (!refusals_.empty()) {
       int err = refusals_.front();
       refusals_.pop_front();
@@ -109,6 +121,7 @@ class FakeHandle final : public ObjectHandle {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<int> refusals_;
+  std::optional<Bytes> right_;
   size_t at_most_ = SIZE_MAX;
   Buffer content_;
   std::vector<uint32_t> completed_;

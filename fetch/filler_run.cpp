@@ -1,4 +1,5 @@
 // How one flight of a Filler is run: fetched, decoded, handed to the cache and to who waits for it, tried again.
+#include <cerrno>
 #include <random>
 #include <utility>
 
@@ -83,6 +84,8 @@ void Filler::run(const FlightPtr& flight, std::stop_token queue_stop) {
   {
     Lock lock(mutex_);
     if (!handle_) return;
+    if (!result && result.error().code == Code::kCorrupt && !result.error().retry)
+      result.error().retry = ++flight->corrupt == 1;
     if (!result && background) {
       const bool made_way = queue_stop.stop_requested();
       if (made_way) result.error().retry = true;  // for readers that have joined: it is demand now
@@ -113,6 +116,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   if (deadline.passed()) return fail({.code = Code::kTooSlow, .what = "the reader's deadline passed", .retry = true});
   if (stop.stop_requested()) return fail(Code::kCancelled, "not wanted any more");
   HYDRANT_TRY(auto blob, origin_->blob(deadline));
+  HYDRANT_TRY(auto handle, open_handle());
   const uint64_t batch_bytes = std::max(std::min(kBatch, fill.device.size()), layout.granule());
   const uint64_t decoding = std::min(kDecoding, 2 * fill.device.size());
   HYDRANT_TRY(auto share,
@@ -122,10 +126,10 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   GranuleBatch batch(batch_bytes);
   Instant flushed_at{};  // long ago
   auto flush = [&]() -> Result<> {
-    HYDRANT_TRY_VOID(deliver(flight, batch.bytes(), batch.offset()));
-    batch.clear();
+    auto delivered = deliver(flight, batch.bytes(), batch.offset());
+    batch.clear();  // also after a failure: it is not tried twice
     flushed_at = Clock::system().now();
-    return {};
+    return delivered;
   };
   auto ran = stream_fill(
       layout, fill, *blob, deadline, stop,
@@ -134,10 +138,10 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
         return bytes == 0 && awaited(batch) ? flush() : Result<>{};
       },
       [&](uint64_t offset, Bytes bytes) -> Result<> {
+        if (!handle->proves_writes()) HYDRANT_TRY_VOID(layout.prove(offset, bytes));
         if (hold(flight, bytes, offset)) return flush();
         if (!batch.empty() && !batch.fits(bytes.size())) HYDRANT_TRY_VOID(flush());
         if (batch.empty()) {
-          HYDRANT_TRY(auto handle, open_handle());
           batch.begin(*handle, offset, bytes);
         } else {
           batch.add(bytes);
@@ -149,11 +153,8 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   if (!ran) {
     Error error = std::move(ran).error();
     if (error.code == Code::kUnauthorized || error.code == Code::kDenied) origin_->forget(blob);
-    if (error.code == Code::kCorrupt && !error.retry) {
-      ++flight->corrupt;
-      error.retry = flight->corrupt == 1;
+    if (error.code == Code::kCorrupt && !error.retry)
       log::warn("fill.corrupt", {{"object", name_}, {"origin", blob->describe()}, {"offset", fill.device.begin}});
-    }
     return fail(std::move(error).in(blob->describe()));
   }
   double seconds = std::chrono::duration<double>(Clock::system().now() - began).count();
@@ -207,8 +208,13 @@ Result<std::shared_ptr<ObjectHandle>> Filler::open_handle() {
 Result<> Filler::write(Bytes bytes, uint64_t offset) {
   HYDRANT_TRY(auto handle, open_handle());
   auto written = write_all(*handle, bytes, offset, stop_.get_token(), shop_.options.attach_deadline);
-  if (!written) return fail(std::move(written).error().in(name_));
-  return {};
+  if (written) return {};
+  // A cache that proves what is written says no more than that it failed.
+  if (written.error().sys == EIO && handle->proves_writes()) {
+    HYDRANT_TRY(auto layout, this->layout());
+    HYDRANT_TRY_VOID(layout->prove(offset, bytes));
+  }
+  return fail(std::move(written).error().in(name_));
 }
 
 // Marks the granules that end inside `written` and answers the readers that have all of theirs.

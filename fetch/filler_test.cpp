@@ -322,6 +322,30 @@ TEST_F(FillerTest, BytesThatStayCorruptAreNeverWritten) {
   EXPECT_EQ(handle_->writes(), 0U);
 }
 
+TEST_F(FillerTest, BytesThatTheCacheFindsCorruptAreFetchedOnceMore) {
+  start(1);
+  handle_->prove_against(content_);
+  blob().answer({.kind = FakeAnswer::Kind::kZeroFill, .after = 10}, 1);
+  read(2);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  EXPECT_EQ(handle_->writes(), 2U) << "what the cache proves is not hashed here before it is written";
+  expect_right({2 * kGranule, 3 * kGranule});
+}
+
+TEST_F(FillerTest, ARunAheadsFirstGranuleThatTheCacheFindsCorruptIsFetchedOnceMore) {
+  start(1);
+  handle_->prove_against(content_);
+  read(0);
+  ASSERT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  blob().answer({.kind = FakeAnswer::Kind::kHonest}, 1);
+  blob().answer({.kind = FakeAnswer::Kind::kZeroFill, .after = 10}, 1);  // of the run-ahead
+  read(1);
+  ASSERT_EQ(outcomes_.wait(2), all(2, Code::kOk));
+  read(2);
+  EXPECT_EQ(outcomes_.wait(3), all(3, Code::kOk));
+  expect_right({2 * kGranule, 3 * kGranule});
+}
+
 TEST_F(FillerTest, AShortAnswerIsTriedAgainAndALongOneUsedAsFarAsItIsProven) {
   start(1);
   blob().answer({.kind = FakeAnswer::Kind::kTruncate, .after = 4096}, 1);

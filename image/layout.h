@@ -15,7 +15,7 @@ namespace hydrant::image {
 
 struct Fringe;
 
-// One unit of fetching: get `stored` from the blob, decode it, and `device` becomes writable, verified.
+// One unit of fetching: get `stored` from the blob, decode it, prove it, and `device` may be written.
 struct Fill {
   ByteRange device;  // aligned to the layout's granule (the last one ends with the device)
   ByteRange stored;  // of the remote blob, as it travels
@@ -23,7 +23,7 @@ struct Fill {
   std::shared_ptr<const Fringe> head = nullptr, tail = nullptr;
 };
 
-// Takes verified bytes of the device, in ascending order, at offsets aligned to 4096.
+// Takes bytes of the device in ascending order, whole granules.
 using DeviceSink = std::function<Result<>(uint64_t device_offset, Bytes bytes)>;
 
 // Immutable; thread-safe.
@@ -31,7 +31,7 @@ class Layout {
  public:
   virtual ~Layout() = default;
   virtual uint64_t device_size() const = 0;  // a multiple of 4096
-  virtual uint64_t granule() const = 0;      // what is verified as one: a power of two, 64 KiB .. 4 MiB
+  virtual uint64_t granule() const = 0;      // what is proven as one: a power of two, 64 KiB .. 4 MiB
   // The fill that makes `wanted` (non-empty, inside the device) available: whole granules, and of those that the
   // fetched bytes complete anyway, the neighbours too.
   virtual Fill plan(ByteRange wanted) const = 0;
@@ -42,14 +42,18 @@ class Layout {
   class Decoder {
    public:
     virtual ~Decoder() = default;
-    // The next bytes of fill.stored, cut anywhere. Hands out granules as they are complete. A granule that does not
-    // match its digest ends the call with kCorrupt before any byte of it is handed out. Not to be fed after an error.
+    // The next bytes of fill.stored, cut anywhere. Hands out granules as they are complete; kCorrupt for what cannot be
+    // decoded, or does not match a digest that covers it as it is stored. Not to be fed after an error.
     virtual Result<> feed(Bytes stored) = 0;
     // Every byte of fill.stored was fed: hands out what is left of fill.device, or kCorrupt.
     virtual Result<> finish() = 0;
   };
-  // `fill` is what plan() made.
+  // `fill` is what plan() made. What is handed out is to be proven before anybody reads it: by prove(), or by a cache
+  // that has the leaves itself. A sink that finds it wrong fails with kCorrupt.
   virtual std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const = 0;
+  // Whole granules at `offset` of the device: kCorrupt unless they match their leaves. Where there are none the decoder
+  // has proven what it hands out, or nobody can.
+  virtual Result<> prove(uint64_t offset, Bytes granules) const { return (void)offset, (void)granules, Result<>(); }
 
   // What plan() may be asked, and decoder() given. Callers' mistakes end the process.
   void check_wanted(ByteRange wanted) const {
@@ -70,9 +74,12 @@ class Layout {
     return {index * granule(), std::min((index + 1) * granule(), device_size())};
   }
 
-  // `stored`, exactly fill.stored, at once.
+  // `stored`, exactly fill.stored, at once, and proven.
   Result<> decode(const Fill& fill, Bytes stored, const DeviceSink& sink) const {
-    auto all = decoder(fill, sink);
+    auto all = decoder(fill, [&](uint64_t offset, Bytes granules) -> Result<> {
+      HYDRANT_TRY_VOID(prove(offset, granules));
+      return sink(offset, granules);
+    });
     HYDRANT_TRY_VOID(all->feed(stored));
     return all->finish();
   }

@@ -28,6 +28,9 @@ inline constexpr uint32_t kNoObjectId = 0xffffffff;
 
 // ioctl on an object's handle that ends a READ; its argument is the msg_id, by value (spec 6.2).
 inline constexpr uint32_t kReadComplete = 0x40049801;
+// Ours, no kernel's: whether what is written there is hashed against leaves before it becomes present: 1 or 0. Who does
+// not know it answers as to any other number.
+inline constexpr uint32_t kProvesWrites = 0x00009870;
 
 // One encoded message; no allocation.
 struct EncodedMessage {

@@ -20,6 +20,17 @@ Digest hash(uint8_t prefix, Bytes first, Bytes second = {}) {
 
 Digest leaf_digest(Bytes granule) { return hash(kLeaf, granule); }
 
+std::optional<ByteRange> first_mismatch(std::span<const Digest> leaves, uint64_t granule, uint64_t offset,
+                                        Bytes granules) {
+  for (uint64_t index = offset / granule; !granules.empty(); ++index) {
+    const Bytes one = granules.first(std::min<uint64_t>(granule, granules.size()));
+    if (index >= leaves.size() || leaf_digest(one) != leaves[index])
+      return ByteRange{index * granule, index * granule + one.size()};
+    granules = granules.subspan(one.size());
+  }
+  return std::nullopt;
+}
+
 Digest merkle_root(std::span<const Digest> leaves, const MerkleShape& shape) {
   std::vector<Digest> level(leaves.begin(), leaves.end());
   while (level.size() > 1) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <span>
 
 #include "base/byte_range.h"
@@ -30,6 +31,11 @@ struct MerkleProof {
 
 // SHA-256(0x00 || granule).
 Digest leaf_digest(Bytes granule);
+
+// The first of the whole granules at `offset` that does not match its leaf; nothing when all do. `leaves` are those of
+// the whole device, whose last granule may be short; `offset` is aligned to a granule.
+std::optional<ByteRange> first_mismatch(std::span<const Digest> leaves, uint64_t granule, uint64_t offset,
+                                        Bytes granules);
 
 // Inner nodes are SHA-256(0x01 || left || right), an odd node moves up unchanged, and the root binds the top node
 // (zeros when there are no leaves) to the hash algorithm and the shape.

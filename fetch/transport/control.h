@@ -73,6 +73,9 @@ class ObjectHandle {
   // As lseek(2) of the backing file; with SEEK_DATA and SEEK_HOLE it tells what nobody has written yet. An offset or
   // -errno: -ENXIO past the last data, -ENOBUFS as pwrite.
   virtual int64_t lseek(int64_t offset, int whence) = 0;
+  // Whether the cache hashes what is written against leaves that it has of its own, before it is present: pwrite is
+  // -EIO for what does not match. Once true it stays so.
+  virtual bool proves_writes() { return false; }
   // At least `size` bytes to prepare a write in, or nothing where the carrier has no such memory or none is free: any
   // memory will do then.
   virtual std::optional<Staging> stage(size_t size) { return (void)size, std::nullopt; }

@@ -47,6 +47,13 @@ class SocketHandle final : public ObjectHandle {
     return frames_->call(addressed(ch::encode_lseek(0, {.offset = offset, .whence = whence})));
   }
 
+  bool proves_writes() override {
+    if (!proves_writes_.load(std::memory_order_relaxed))
+      proves_writes_ =
+          frames_->call(addressed(ch::encode_ioctl(0, {.argument = 0, .number = proto::kProvesWrites}))) == 1;
+    return proves_writes_.load(std::memory_order_relaxed);
+  }
+
   const std::shared_ptr<FrameSocket>& frames() const { return frames_; }
   // The frame of a fill that one frame can hold.
   std::optional<FrameSocket::Call> one_frame(const Fill& fill) const {
@@ -127,6 +134,7 @@ class SocketHandle final : public ObjectHandle {
   const uint32_t number_;
   const std::shared_ptr<WindowSlots> slots_;  // shared with the control and its other handles
   const Duration timeout_;
+  std::atomic<bool> proves_writes_{false};
 };
 
 class Connection final : public Control {

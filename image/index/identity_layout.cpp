@@ -26,11 +26,7 @@ Fill IdentityLayout::plan(ByteRange wanted) const {
 class IdentityLayout::Decoding final : public Layout::Decoder {
  public:
   Decoding(const IdentityLayout& layout, const Fill& fill, DeviceSink sink)
-      : layout_(layout),
-        fill_(fill),
-        sink_(std::move(sink)),
-        granules_(fill.device.begin, layout.granule_,
-                  [this](uint64_t offset, Bytes bytes) { return prove(offset, bytes); }) {}
+      : fill_(fill), granules_(fill.device.begin, layout.granule_, std::move(sink)) {}
 
   Result<> feed(Bytes stored) override {
     if (stored.size() > fill_.stored.size() - fed_)
@@ -50,18 +46,17 @@ class IdentityLayout::Decoding final : public Layout::Decoder {
  private:
   std::string where() const { return "object bytes " + std::to_string(fill_.stored.begin); }
 
-  Result<> prove(uint64_t offset, Bytes bytes) {
-    if (layout_.leaves_ && proto::leaf_digest(bytes) != (*layout_.leaves_)[offset / layout_.granule_])
-      return fail(Code::kCorrupt, "object bytes " + std::to_string(offset) + " do not match their digest");
-    return sink_(offset, bytes);
-  }
-
-  const IdentityLayout& layout_;
   const Fill fill_;
-  const DeviceSink sink_;
   GranuleAssembler granules_;
   uint64_t fed_ = 0;
 };
+
+Result<> IdentityLayout::prove(uint64_t offset, Bytes granules) const {
+  if (!leaves_) return {};
+  if (auto wrong = proto::first_mismatch(*leaves_, granule_, offset, granules))
+    return fail(Code::kCorrupt, "object bytes " + std::to_string(wrong->begin) + " do not match their digest");
+  return {};
+}
 
 std::unique_ptr<Layout::Decoder> IdentityLayout::decoder(const Fill& fill, DeviceSink sink) const {
   return std::make_unique<Decoding>(*this, fill, std::move(sink));

@@ -19,6 +19,7 @@ class IdentityLayout final : public Layout {
   uint64_t granule() const override { return granule_; }
   Fill plan(ByteRange wanted) const override;
   std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const override;
+  Result<> prove(uint64_t offset, Bytes granules) const override;
 
  private:
   class Decoding;

@@ -65,7 +65,7 @@ Fill LayerLayout::between_spans(size_t first, size_t last) const {
 }
 
 // Decompresses from the first span's checkpoint straight through the others: only the start of a fill needs a window.
-// Granules are proven when they are whole, or each span as it is stored before anything looks into it.
+// Granules have leaves, or each span is proven as it is stored before anything looks into it.
 class LayerLayout::Decoding final : public Layout::Decoder {
  public:
   Decoding(const LayerLayout& layout, const Fill& fill, DeviceSink sink)
@@ -73,9 +73,7 @@ class LayerLayout::Decoding final : public Layout::Decoder {
         index_(*layout.index_),
         fill_(fill),
         tar_(plain_range(layout.index_->rows(), fill.device)),
-        sink_(std::move(sink)),
-        granules_(fill.device.begin, layout.granule(),
-                  [this](uint64_t offset, Bytes bytes) { return prove(offset, bytes); }),
+        granules_(fill.device.begin, layout.granule(), sink),
         rows_(index_.rows(), fill.device, granules_) {
     if (!layout.by_spans()) {
       at_ = fill.stored.begin;
@@ -211,18 +209,10 @@ class LayerLayout::Decoding final : public Layout::Decoder {
     return {};
   }
 
-  Result<> prove(uint64_t offset, Bytes bytes) {
-    if (!index_.proven_as_stored() && proto::leaf_digest(bytes) != index_.leaves()[offset / index_.ident().granule])
-      return fail(Code::kCorrupt, "layer " + index_.ident().digest.text() + ": device bytes " + std::to_string(offset) +
-                                      "-" + std::to_string(offset + bytes.size()) + " do not match their digest");
-    return sink_(offset, bytes);
-  }
-
   const LayerLayout& layout_;
   const LayerIndex& index_;  // the layout's
   const Fill fill_;
   const ByteRange tar_;  // what the device range needs
-  const DeviceSink sink_;
   GranuleAssembler granules_;
   RowWalk rows_;
   uint64_t at_ = 0;              // tar offset of the next plain byte
@@ -238,6 +228,15 @@ class LayerLayout::Decoding final : public Layout::Decoder {
   std::optional<SpanDecoder> span_;
   std::optional<ZstdSpanDecoder> frames_;
 };
+
+Result<> LayerLayout::prove(uint64_t offset, Bytes granules) const {
+  if (index_->proven_as_stored()) return {};
+  if (auto wrong = proto::first_mismatch(index_->leaves(), granule(), offset, granules))
+    return fail(Code::kCorrupt, "layer " + index_->ident().digest.text() + ": device bytes " +
+                                    std::to_string(wrong->begin) + "-" + std::to_string(wrong->end) +
+                                    " do not match their digest");
+  return {};
+}
 
 std::unique_ptr<Layout::Decoder> LayerLayout::decoder(const Fill& fill, DeviceSink sink) const {
   check_planned(fill);

@@ -26,6 +26,7 @@ class LayerLayout final : public Layout {
   // And two halves for the fringes.
   uint64_t decoder_memory() const override { return held_ + (fringes_ ? 3 : 1) * granule(); }
   std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const override;
+  Result<> prove(uint64_t offset, Bytes granules) const override;
 
  private:
   class Decoding;
