@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <ctime>
 #include <filesystem>
 
 #include "base/file.h"
@@ -170,12 +171,32 @@ Outcome run_index(const CommonOptions& common, const IndexOptions& options) {
   return {};
 }
 
+namespace {
+
+// hydrantd notes what a mount reads in its first two minutes.
+constexpr int64_t kWatched = 120;
+
+// fetchd looks at a start some seconds after its mount; of one that is over before, or goes on after that, it learns
+// here. Best effort.
+void learn_before_end(const Daemons& daemons, AdminClient& hydrantd, const std::string& dir) {
+  auto stat = hydrantd.call<proto::StatMountReply>(HydrantdRequest(proto::StatMountRequest{.dir = dir}));
+  if (!stat || ::time(nullptr) - stat->mounted_at > kWatched) return;
+  auto facts = proto::parse_image_facts(stat->image);
+  if (!facts || !facts->prefetch || facts->form != "image") return;
+  if (auto fetchd = daemons.fetchd())
+    (void)fetchd->call<proto::PrefetchReply>(FetchdRequest(proto::LearnRequest{.fsid = stat->fsid}),
+                                             {.total = Deadline::after(seconds(2))});
+}
+
+}  // namespace
+
 Outcome run_umount(const CommonOptions& common, const UmountOptions& options) {
   std::string dir = resolve_dir(options.dir);
   if (auto ok = check_text(dir, "DIR"); !ok) return ok;
   Daemons daemons{common.root, common.socket};
   auto hydrantd = daemons.hydrantd();
   if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  if (common.socket.empty()) learn_before_end(daemons, *hydrantd, dir);
   Patience patience = patience_of(options.timeout_s);
   auto reply = hydrantd->call<proto::EmptyReply>(
       HydrantdRequest(proto::UmountRequest{.dir = dir, .lazy = options.lazy}), patience);

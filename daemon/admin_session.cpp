@@ -26,7 +26,8 @@ template <class Request>
 constexpr bool is_for_user_daemons(const Request&) {
   return std::is_same_v<Request, proto::IngestBeginRequest> || std::is_same_v<Request, proto::IngestEndRequest> ||
          std::is_same_v<Request, proto::IngestAbortRequest> || std::is_same_v<Request, proto::TouchedRequest> ||
-         std::is_same_v<Request, proto::StatusRequest>;
+         std::is_same_v<Request, proto::ReopenRequest> || std::is_same_v<Request, proto::ListRequest> ||
+         std::is_same_v<Request, proto::StatMountRequest> || std::is_same_v<Request, proto::StatusRequest>;
 }
 
 std::string line(const Result<>& result) {
@@ -150,6 +151,10 @@ std::string AdminSession::handle(const proto::EngineRequest& request, LineTalk&)
 
 std::string AdminSession::handle(const proto::TouchedRequest& request, LineTalk&) {
   return line(scope_.mounts.touched(request.fsid));
+}
+
+std::string AdminSession::handle(const proto::ReopenRequest& request, LineTalk&) {
+  return line(scope_.mounts.reopen(request.fsid));
 }
 
 std::string AdminSession::handle(const proto::GcRequest& request, LineTalk&) {

@@ -48,6 +48,8 @@ class Mounts {
   Result<proto::StatMountReply> stat(const std::string& dir);
   // Of the mount of `fsid` that was made last. kNotFound.
   Result<proto::TouchedReply> touched(const std::string& fsid);
+  // As proto::ReopenRequest says.
+  Result<> reopen(const std::string& fsid);
 
   // Refuses new mounts and unmounts everything, lazily what is busy.
   void close();
@@ -89,6 +91,7 @@ class Mounts {
                                const Report& report);
   Result<Fd> open_device(Device& device);
   Result<std::string> resolve(const std::string& dir);
+  Result<std::shared_ptr<Mount>> latest(const std::string& fsid);
   void drop_vanished();
 
   const MountsOptions options_;

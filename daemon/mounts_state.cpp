@@ -29,6 +29,9 @@ void append(std::vector<uint64_t>& list, const front::Touch& touch) {
   list.insert(list.end(), {touch.range.begin, touch.range.size(), ms});
 }
 
+// What is looked for, and asked for, at a time where something is missing.
+constexpr uint64_t kLook = 64 << 10;
+
 constexpr std::string_view kVerify = "verify.";
 constexpr std::string_view kNotOurs = " is not a mount of hydrant (hydrant ls shows them)";
 
@@ -223,17 +226,34 @@ Result<proto::StatMountReply> Mounts::stat(const std::string& asked) {
   return reply;
 }
 
-Result<proto::TouchedReply> Mounts::touched(const std::string& fsid) {
+Result<std::shared_ptr<Mounts::Mount>> Mounts::latest(const std::string& fsid) {
   drop_vanished();
   std::shared_ptr<Mount> latest;
-  {
-    std::lock_guard lock(mutex_);
-    for (auto& [dir, mount] : mounts_)
-      if (mount->ready && !mount->dead && mount->record.request.fsid == fsid &&
-          (!latest || mount->record.mounted_at > latest->record.mounted_at))
-        latest = mount;
-  }
+  std::lock_guard lock(mutex_);
+  for (auto& [dir, mount] : mounts_)
+    if (mount->ready && !mount->dead && mount->record.request.fsid == fsid &&
+        (!latest || mount->record.mounted_at > latest->record.mounted_at))
+      latest = mount;
   if (!latest) return fail(Code::kNotFound, "image " + fsid + " is not mounted");
+  return latest;
+}
+
+Result<> Mounts::reopen(const std::string& fsid) {
+  HYDRANT_TRY(auto mount, latest(fsid));
+  for (const Device& device : mount->devices) {
+    cachefiles::Cookie& cookie = device.object->cookie();
+    for (uint64_t at = 0; at < cookie.size(); at += kLook) {
+      const ByteRange part{at, std::min(at + kLook, cookie.size())};
+      if (cookie.present(part)) continue;
+      cookie.ensure(part, [](int) {});
+      break;
+    }
+  }
+  return {};
+}
+
+Result<proto::TouchedReply> Mounts::touched(const std::string& fsid) {
+  HYDRANT_TRY(auto latest, this->latest(fsid));
   proto::TouchedReply reply{.mounted_at = latest->record.mounted_at};
   size_t listed = 0;
   for (const Device& device : latest->devices) {

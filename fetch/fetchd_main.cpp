@@ -199,8 +199,10 @@ Result<> serve(const Options& options) {
   LateProofs late(origins, streamer, queue);
   proofs = &late;
   Preparer preparer(paths, *catalogue, *credentials, origins, streamer, {.fill_holes = device != nullptr});
-  Prefetcher prefetcher(paths, *catalogue, origins, objects, queue, touched_through(paths.hydrantd_socket()));
-  auto loop = std::make_unique<RequestLoop>(std::move(connect), objects);
+  Prefetcher prefetcher(paths, *catalogue, origins, objects, queue, MountedImages(paths.hydrantd_socket()));
+  RequestLoopOptions loop_options;
+  if (!device) loop_options.attached = [&] { prefetcher.resume(); };
+  auto loop = std::make_unique<RequestLoop>(std::move(connect), objects, loop_options);
   Service service{
       preparer, prefetcher, objects, *catalogue, *loop, confinement, [&] { ::eventfd_write(stop_event.get(), 1); }};
 

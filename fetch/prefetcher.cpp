@@ -17,6 +17,7 @@ namespace {
 constexpr auto kAskDeadline = std::chrono::seconds(5);
 // A start is over soon; a slow one is seen again.
 constexpr Duration kFirstLook = std::chrono::seconds(10), kSecondLook = std::chrono::seconds(90);
+constexpr unsigned kResumeTries = 10;
 constexpr size_t kMostLearned = 64;  // starts whose earlier list is remembered
 // Entries this close to each other in time are fetched in the device's order, which merges them.
 constexpr uint32_t kTogether = 50;  // ms
@@ -75,14 +76,40 @@ struct Prefetcher::Image {
   std::vector<Layer> layers;  // from the bottom to the top
 };
 
-AskTouched touched_through(std::string hydrantd_socket) {
-  return
-      [path = std::move(hydrantd_socket)](const std::string& fsid, Deadline deadline) -> Result<proto::TouchedReply> {
-        auto socket = LineSocket::connect(path, deadline);
-        if (!socket) return fail(std::move(socket).error().in("hydrantd, which knows what was read"));
-        HYDRANT_TRY(auto answer, admin_call(*socket, proto::TouchedRequest{fsid}, deadline));
-        return proto::decode_reply<proto::TouchedReply>(answer);
-      };
+namespace {
+
+Result<LineSocket> connect_hydrantd(const std::string& path, Deadline deadline) {
+  auto socket = LineSocket::connect(path, deadline);
+  if (!socket) return fail(std::move(socket).error().in("hydrantd, which knows what is mounted"));
+  return socket;
+}
+
+}  // namespace
+
+Result<proto::TouchedReply> MountedImages::touched(const std::string& fsid, Deadline deadline) const {
+  HYDRANT_TRY(LineSocket socket, connect_hydrantd(socket_, deadline));
+  HYDRANT_TRY(auto answer, admin_call(socket, proto::TouchedRequest{fsid}, deadline));
+  return proto::decode_reply<proto::TouchedReply>(answer);
+}
+
+Result<std::vector<proto::StatMountReply>> MountedImages::all(Deadline deadline) const {
+  HYDRANT_TRY(LineSocket socket, connect_hydrantd(socket_, deadline));
+  HYDRANT_TRY(auto answer, admin_call(socket, proto::ListRequest{}, deadline));
+  HYDRANT_TRY(auto list, proto::decode_reply<proto::ListReply>(answer));
+  std::vector<proto::StatMountReply> out;
+  for (const auto& mount : list.mounts) {
+    auto stat = admin_call(socket, proto::StatMountRequest{mount.dir}, deadline);
+    if (!stat && stat.error().code == Code::kNotFound) continue;  // unmounted in between
+    if (!stat) return fail(std::move(stat).error());
+    HYDRANT_TRY(out.emplace_back(), proto::decode_reply<proto::StatMountReply>(*stat));
+  }
+  return out;
+}
+
+Result<> MountedImages::reopen(const std::string& fsid, Deadline deadline) const {
+  HYDRANT_TRY(LineSocket socket, connect_hydrantd(socket_, deadline));
+  HYDRANT_TRY_VOID(admin_call(socket, proto::ReopenRequest{fsid}, deadline));
+  return {};
 }
 
 Result<Prefetcher::Image> Prefetcher::image(const std::string& fsid) {
@@ -121,8 +148,7 @@ void Prefetcher::expect(const std::string& fsid, bool background) {
   queue_.submit(Priority::kPrefetch, [this, fsid, background](std::stop_token) {
     auto known = image(fsid);
     if (!known) return expect_file(fsid);
-    for (const Layer& layer : known->layers)
-      if (background) objects_.complete(layer.device);
+    if (background) complete(*known);
     auto replayed = replay(*known);
     if (replayed)
       log::info("prefetch.replay",
@@ -132,6 +158,33 @@ void Prefetcher::expect(const std::string& fsid, bool background) {
   });
   learn_later(fsid, kFirstLook);
   learn_later(fsid, kSecondLook);
+}
+
+void Prefetcher::complete(const Image& image) {
+  for (const Layer& layer : image.layers) objects_.complete(layer.device);
+}
+
+void Prefetcher::resume() { resume_at(Instant::min(), kResumeTries); }
+
+// hydrantd answers when it has taken up its mounts.
+void Prefetcher::resume_at(Instant when, unsigned tries) {
+  queue_.submit(
+      Priority::kPrefetch,
+      [this, tries](std::stop_token) {
+        auto mounts = mounted_.all(Deadline::after(kAskDeadline));
+        if (!mounts && tries > 1) return resume_at(Clock::system().now() + std::chrono::seconds(1), tries - 1);
+        if (!mounts) return log::warn("prefetch.resume", {{"reason", mounts.error().what}});
+        for (const auto& mount : *mounts) {
+          auto facts = proto::parse_image_facts(mount.image);
+          if (!facts || !facts->background) continue;
+          auto known = image(mount.fsid);
+          if (!known) continue;
+          complete(*known);
+          if (auto reopened = mounted_.reopen(mount.fsid, Deadline::after(kAskDeadline)); !reopened)
+            log::warn("prefetch.resume", {{"fsid", mount.fsid}, {"reason", reopened.error().what}});
+        }
+      },
+      when);
 }
 
 // Whoever opens a file reads its beginning first: it is fetched while the mount is being made.
@@ -154,7 +207,7 @@ void Prefetcher::learn_later(const std::string& fsid, Duration after) {
 
 Result<proto::PrefetchReply> Prefetcher::learn(const std::string& fsid) {
   HYDRANT_TRY(Image image, this->image(fsid));
-  HYDRANT_TRY(auto touched, touched_(fsid, Deadline::after(kAskDeadline)));
+  HYDRANT_TRY(auto touched, mounted_.touched(fsid, Deadline::after(kAskDeadline)));
   std::vector<proto::PrefetchEntry> run;
   for (const Layer& layer : image.layers) {
     auto found = std::find_if(touched.devices.begin(), touched.devices.end(),

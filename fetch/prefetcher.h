@@ -1,7 +1,6 @@
 // Learns what starts of an image read, and fetches it ahead of the next one's readers.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -19,28 +18,39 @@
 
 namespace hydrant::fetch {
 
-// What has been read of a mounted image; hydrantd knows.
-using AskTouched = std::function<Result<proto::TouchedReply>(const std::string& fsid, Deadline deadline)>;
-// Through hydrantd's admin socket.
-AskTouched touched_through(std::string hydrantd_socket);
+// What hydrantd knows of the mounts of images. Thread-safe.
+class MountedImages {
+ public:
+  explicit MountedImages(std::string hydrantd_socket) : socket_(std::move(hydrantd_socket)) {}
+  Result<proto::TouchedReply> touched(const std::string& fsid, Deadline deadline) const;
+  Result<std::vector<proto::StatMountReply>> all(Deadline deadline) const;
+  // Has its devices opened again.
+  Result<> reopen(const std::string& fsid, Deadline deadline) const;
+
+ private:
+  const std::string socket_;
+};
 
 // Thread-safe.
 class Prefetcher {
  public:
   // All but `paths` outlive the prefetcher, and the queue is stopped before it goes.
   Prefetcher(Paths paths, Catalogue& catalogue, Origins& origins, Objects& objects, FillQueue& queue,
-             AskTouched touched)
+             MountedImages mounted)
       : paths_(std::move(paths)),
         catalogue_(catalogue),
         origins_(origins),
         objects_(objects),
         queue_(queue),
-        touched_(std::move(touched)) {}
+        mounted_(std::move(mounted)) {}
 
   // The image is about to be mounted: what its list names is fetched as soon as its objects are open, and what this
   // start reads is learned; with `background` the rest of the image follows when nobody wants anything else. Returns at
   // once.
   void expect(const std::string& fsid, bool background);
+  // Goes on with what was begun in the background for the mounts that stand: who did it has died, or has lost its
+  // objects with hydrantd. Returns at once.
+  void resume();
 
   // As proto::LearnRequest and proto::PrefetchRequest say.
   Result<proto::PrefetchReply> learn(const std::string& fsid);
@@ -56,6 +66,8 @@ class Prefetcher {
   };
 
   Result<Image> image(const std::string& fsid);
+  void resume_at(Instant when, unsigned tries);
+  void complete(const Image& image);
   Result<image::FileTable> file_table(const Layer& layer);
   Result<proto::PrefetchList> list(const Image& image);
   Result<proto::PrefetchReply> replay(const Image& image);
@@ -68,7 +80,7 @@ class Prefetcher {
   Origins& origins_;
   Objects& objects_;
   FillQueue& queue_;
-  const AskTouched touched_;
+  const MountedImages mounted_;
   std::mutex learning_;                     // one at a time: lists are read, changed and written; guards learned_
   std::map<std::string, Learned> learned_;  // by fsid
 };

@@ -47,6 +47,7 @@ void RequestLoop::run(std::stop_token stop) {
       const Instant began = Clock::system().now();
       last = Code::kOk;
       attached_.store(true, std::memory_order_relaxed);
+      if (options_.attached) options_.attached();
       serve(*control);
       attached_.store(false, std::memory_order_relaxed);
       // A hydrantd that accepts us only to drop us again is not asked any more often than one that is away.

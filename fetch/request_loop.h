@@ -17,6 +17,7 @@ struct RequestLoopOptions {
   Duration longest_backoff = std::chrono::seconds(2);
   Duration connect_deadline = std::chrono::seconds(5);
   Duration tick = std::chrono::seconds(1);  // how often readers past their deadline are looked for
+  std::function<void()> attached = {};      // each time; must not block
 };
 
 // One thread of its own. It only admits requests: what blocks is done by the fill workers.

@@ -39,6 +39,8 @@ class Session final : public LineSession {
     };
     auto reply = service_.preparer.prepare(request, events, talk.stop_token());
     if (reply) {
+      reply->image.background = request.background;
+      reply->image.prefetch = request.prefetch;
       if (request.prefetch && !request.index_only) service_.prefetcher.expect(reply->fsid, request.background);
       return proto::encode_reply(*reply);
     }

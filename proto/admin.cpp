@@ -56,6 +56,10 @@ void describe(V& v, TouchedRequest& m) {
   v("fsid", m.fsid);
 }
 template <class V>
+void describe(V& v, ReopenRequest& m) {
+  v("fsid", m.fsid);
+}
+template <class V>
 void describe(V& v, GcRequest& m) {
   v("at_most", m.at_most);
 }
@@ -128,7 +132,7 @@ template <class V>
 void describe(V& v, ImageFacts& m) {
   v("form", m.form), v("manifest", m.manifest), v("platform", m.platform), v("layers", m.layers);
   v("compressed_bytes", m.compressed_bytes), v("unpacked_bytes", m.unpacked_bytes), v("files", m.files);
-  v("streamed_bytes", m.streamed_bytes);
+  v("streamed_bytes", m.streamed_bytes), v("background", m.background), v("prefetch", m.prefetch);
 }
 template <class V>
 void describe(V& v, PrepareReply& m) {

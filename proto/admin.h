@@ -115,6 +115,13 @@ struct TouchedRequest {
   std::string fsid = {};
 };
 
+// Has the user daemon open what is not complete of a mounted image, as a reader who misses a byte would: one that has
+// been started anew holds no handles. Answered before it has. Errors: kNotFound (it is not mounted).
+struct ReopenRequest {
+  static constexpr std::string_view kOp = "reopen";
+  std::string fsid = {};
+};
+
 // Makes room in the cache: as its limits say, or, with `at_most`, until so many bytes are left of what nobody uses.
 struct GcRequest {
   static constexpr std::string_view kOp = "gc";
@@ -173,7 +180,7 @@ struct StopRequest {
 
 using HydrantdRequest = std::variant<MountRequest, UmountRequest, RepairRequest, ListRequest, StatMountRequest,
                                      IngestBeginRequest, IngestEndRequest, IngestAbortRequest, EngineRequest,
-                                     TouchedRequest, GcRequest, StatusRequest, StopRequest>;
+                                     TouchedRequest, ReopenRequest, GcRequest, StatusRequest, StopRequest>;
 using FetchdRequest =
     std::variant<PrepareRequest, LearnRequest, PrefetchRequest, StatImageRequest, StatusRequest, StopRequest>;
 
@@ -267,6 +274,9 @@ struct ImageFacts {
   uint64_t unpacked_bytes = 0;
   uint64_t files = 0;
   uint64_t streamed_bytes = 0;  // stored bytes read by this prepare to make indexes
+  // As it was asked for: see PrepareRequest.
+  bool background = false;
+  bool prefetch = true;
 };
 
 struct PrepareReply {

@@ -199,7 +199,7 @@ class Privilege(Case):
         self.start()
         path = self.open_the_way() / "hydrantd.sock"
         self.assertTrue(ask(path, {"op": "status"}, uid=user_of_fetchd())["ok"])
-        for request in ({"op": "list"}, {"op": "stop"}, {"op": "umount", "dir": "/"}, {"op": "gc"}, {"op": "engine"},
+        for request in ({"op": "repair", "dir": "/"}, {"op": "stop"}, {"op": "umount", "dir": "/"}, {"op": "gc"}, {"op": "engine"},
                         {"op": "mount", "dir": "/mnt", "fsid": "0" * 64}):
             with self.subTest(request["op"]):
                 self.assertEqual(ask(path, request, uid=user_of_fetchd())["error"]["code"], "denied")
