@@ -4,6 +4,7 @@
 #include "proto/reference.h"
 #include "proto/s3_xml.h"
 #include "source/http/backoff.h"
+#include "source/http/hedging.h"
 #include "source/http/politeness.h"
 #include "source/http/transfer.h"
 
@@ -52,8 +53,11 @@ HttpClient::HttpClient(HttpOptions options) : options_(std::move(options)) {
   if (options_.user_agent.empty()) options_.user_agent = "hydrant/" HYDRANT_VERSION;
   pool_ = std::make_unique<ConnectionPool>(options_.idle_per_origin);
   politeness_ = std::make_unique<Politeness>(options_.transfers_per_origin);
+  hedging_ = std::make_unique<Hedging>();
 }
 HttpClient::~HttpClient() = default;
+
+uint64_t HttpClient::hedged() const { return hedging_->count(); }
 
 Result<HttpHead> HttpClient::send(const HttpRequest& request, const BodySink& sink) {
   const auto home = origin_of(request.url);
@@ -68,10 +72,15 @@ Result<HttpHead> HttpClient::send(const HttpRequest& request, const BodySink& si
     const bool at_home = origin == home;
     auto exchange = [&]() -> Result<HttpHead> {
       HYDRANT_TRY(auto turn, politeness_->take(origin, request.patience));
-      if (!at_home) return transfer(*pool_, options_, request, url, {}, nullptr, sink);
-      return transfer(*pool_, options_, request, url, authorization, request.host.get(), sink);
+      // Ranges alone: others are few, or change something.
+      Hedge hedge;
+      if (request.range)
+        hedge = {hedging_->slow(origin), [&] { return !politeness_->is_limited(origin) && hedging_->spend(origin); }};
+      if (!at_home) return transfer(*pool_, options_, request, url, {}, nullptr, hedge, sink);
+      return transfer(*pool_, options_, request, url, authorization, request.host.get(), hedge, sink);
     };
     HYDRANT_TRY(HttpHead head, exchange());
+    if (request.range) hedging_->answered(origin, head.first_byte);
     politeness_->answered(origin, head);
     if (at_home && request.authorizer && lessons < request.authorizer->lessons() && may_be_refusal(head)) {
       ++lessons;

@@ -46,6 +46,7 @@ struct HostOptions {
 };
 
 class ConnectionPool;
+class Hedging;
 class Politeness;
 
 // How long the work may take and whether anybody still wants it.
@@ -60,6 +61,7 @@ struct HttpHead {
   std::string url;                             // that answered, after redirects; may hold a signature
   std::optional<std::chrono::seconds> retry_after;
   std::string error_body;  // of a status other than 2xx: its first 64 KiB
+  Duration first_byte{0};  // from the request to the answer's beginning
 
   std::string header(const std::string& lower_case_name) const;  // empty when missing
 };
@@ -122,11 +124,14 @@ class HttpClient {
   Result<Document> get(const HttpRequest& request, size_t limit);
 
   const HttpOptions& options() const { return options_; }
+  // Ranges that were asked for twice, because the first answer did not begin (source/http/hedging.h).
+  uint64_t hedged() const;
 
  private:
   HttpOptions options_;
   std::unique_ptr<ConnectionPool> pool_;
   std::unique_ptr<Politeness> politeness_;
+  std::unique_ptr<Hedging> hedging_;
 };
 
 // The error of a status that is none of success, `what` in front. Sets `retry` for 408, 429 and 5xx.

@@ -95,6 +95,13 @@ Result<Politeness::Turn> Politeness::take(const std::string& origin, const Patie
   }
 }
 
+bool Politeness::is_limited(const std::string& origin) {
+  auto gates = gates_.lock();
+  auto gate = gates->find(origin);
+  return gate != gates->end() && (gate->second.pace.per_second() || gate->second.transfers >= limit_ ||
+                                  gate->second.pace.paused_until() > Clock::system().now());
+}
+
 void Politeness::leave(const std::string& origin) {
   auto gates = gates_.lock();
   auto& gate = (*gates)[origin];

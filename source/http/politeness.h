@@ -72,6 +72,8 @@ class Politeness {
   // Waits for it. kBusy, at once, when the origin's pace or the pause it asked for outlasts the deadline; kTooSlow when
   // no transfer ended by then; kCancelled.
   Result<Turn> take(const std::string& origin, const Patience& patience);
+  // Whether it has a pace that is kept, a pause that it asked for, or as many transfers as allowed.
+  bool is_limited(const std::string& origin);
   // What came of a request. 429 and 503 slow all requests to the origin down, and a short Retry-After stops them for so
   // long. A long one is the matter of that request alone: registries count manifests apart from blobs.
   void answered(const std::string& origin, const HttpHead& head);

@@ -46,28 +46,42 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-// What libcurl's callbacks fill. Lives on the stack of transfer(), for one exchange.
+// What libcurl's callbacks fill: one request and its answer, under way in `multi` until it is destroyed. Two that ask
+// for the same are rivals; the answer that begins first is the one, and the other is lost.
 struct Exchange {
-  explicit Exchange(const BodySink& body_sink) : easy(curl_easy_init()), sink(body_sink) {
+  enum class Role { kFirst, kSecond };
+
+  Exchange(CURLM* multi_handle, const BodySink& body_sink, Role its_role)
+      : multi(multi_handle), role(its_role), easy(curl_easy_init()), sink(body_sink) {
     HYDRANT_CHECK(easy, "out of memory");
   }
+  // Closes the connection when the exchange is not over.
+  ~Exchange() { curl_multi_remove_handle(multi, easy.get()); }
 
+  CURLM* const multi;
+  const Role role;
   const Easy easy;
   const BodySink& sink;
+  char error_text[CURL_ERROR_SIZE] = "";
   HttpHead head;
   size_t header_bytes = 0;
-  Instant last_byte = Clock::system().now();
+  const Instant asked = Clock::system().now();
+  Instant last_byte = asked;
+  bool begun = false;     // the final answer's first line is here
   bool enough = false;    // whoever reads has all it wanted: the transfer's end is no failure
   bool too_long = false;  // headers without bound
+  Exchange* rival = nullptr;
+  bool lost = false;  // to the rival
   std::optional<Error> sink_error;
 
   bool header(std::string_view line) {
+    if (lost) return false;
     last_byte = Clock::system().now();
     while (!line.empty() && (line.back() == '\r' || line.back() == '\n')) line.remove_suffix(1);
     if (line.starts_with("HTTP/")) {  // the final answer; a 100 may have gone before
       head.headers.clear();
       header_bytes = 0;
-      return true;
+      return begin(line);
     }
     header_bytes += line.size();
     too_long = header_bytes > kMaxHeaderBytes || head.headers.size() >= kMaxHeaders;
@@ -81,6 +95,20 @@ struct Exchange {
     if (!field.empty()) field += ", ";
     field += value;
     return true;
+  }
+
+  // "HTTP/1.1 206 Partial Content".
+  bool begin(std::string_view line) {
+    const size_t space = line.find(' ');
+    const char kind = space == line.npos || space + 1 >= line.size() ? '0' : line[space + 1];
+    if (kind == '1') return true;
+    begun = true;
+    head.first_byte = last_byte - asked;
+    if (!rival) return true;
+    // A refusal may be for asking twice.
+    Exchange& loser = role == Role::kSecond && kind >= '4' ? *this : *rival;
+    loser.lost = true;
+    return !lost;
   }
 
   // The server has sent all that it has for now.
@@ -171,18 +199,71 @@ Error curl_error(CURLcode code, const std::string& origin, const char* detail) {
   }
 }
 
+// The exchanges of one transfer: one, or two for a while.
+class Race {
+ public:
+  using Second = std::function<std::unique_ptr<Exchange>()>;
+
+  explicit Race(std::unique_ptr<Exchange> first) : first_(std::move(first)) {}
+
+  // That answers, or will.
+  Exchange& leader() { return *first_; }
+  bool may_double() const { return !second_ && !first_->begun; }
+  void add(std::unique_ptr<Exchange> second) {
+    second_ = std::move(second);
+    second_->rival = first_.get();
+    first_->rival = second_.get();
+  }
+  // Lets go of who has lost.
+  void settle() {
+    if (!second_) return;
+    if (second_->lost) return drop_second();
+    if (first_->lost) std::swap(first_, second_), drop_second();
+  }
+  // libcurl is done with `easy`: whether that ends the transfer.
+  bool ends(CURL* easy, CURLcode code) {
+    if (!second_) return true;
+    const bool is_first = first_->easy.get() == easy;
+    Exchange& done = is_first ? *first_ : *second_;
+    // One that broke before it was answered leaves it to the other.
+    if (!done.begun && code != CURLE_OK) done.lost = true;
+    settle();
+    return first_->easy.get() == easy;
+  }
+
+ private:
+  void drop_second() {
+    first_->rival = nullptr;
+    second_.reset();
+  }
+
+  std::unique_ptr<Exchange> first_, second_;
+};
+
 // Runs until libcurl is done with the transfer, or patience ends.
-Result<CURLcode> drive(CURLM* multi, Exchange& exchange, const HttpOptions& options, const Patience& patience,
-                       const std::string& origin) {
+Result<CURLcode> drive(CURLM* multi, Race& race, const Race::Second& second, const HttpOptions& options,
+                       const Hedge& hedge, const Patience& patience, const std::string& origin) {
   std::stop_callback wake(patience.stop, [&] { curl_multi_wakeup(multi); });
+  Deadline doubled(hedge.after ? race.leader().asked + *hedge.after : Instant::max());
   for (;;) {
     int running = 0, queued = 0;
     if (auto code = curl_multi_perform(multi, &running); code != CURLM_OK)
       return fail(Code::kIo, origin + ": " + curl_multi_strerror(code));
-    while (CURLMsg* message = curl_multi_info_read(multi, &queued))
-      if (message->msg == CURLMSG_DONE) return message->data.result;
+    race.settle();
+    while (CURLMsg* message = curl_multi_info_read(multi, &queued)) {
+      const CURLcode result = message->data.result;  // the message goes with its exchange
+      if (message->msg == CURLMSG_DONE && race.ends(message->easy_handle, result)) return result;
+    }
     if (patience.stop.stop_requested()) return fail(Code::kCancelled, origin + ": cancelled");
     if (patience.deadline.passed()) return fail(Code::kTooSlow, origin + ": no answer by the deadline");
+    if (doubled.passed()) {
+      doubled = Deadline(Instant::max());
+      if (race.may_double() && hedge.allowed()) {
+        race.add(second());
+        continue;
+      }
+    }
+    Exchange& exchange = race.leader();
     Deadline stall(exchange.last_byte + options.stall_timeout);
     if (stall.passed())
       return fail(Error{.code = Code::kTooSlow,
@@ -197,7 +278,7 @@ Result<CURLcode> drive(CURLM* multi, Exchange& exchange, const HttpOptions& opti
       return fail(std::move(paused).error());
     }
     // libcurl wakes earlier for timers of its own.
-    curl_multi_poll(multi, nullptr, 0, patience.deadline.sooner(stall).left_ms(), nullptr);
+    curl_multi_poll(multi, nullptr, 0, patience.deadline.sooner(stall).sooner(doubled).left_ms(), nullptr);
   }
 }
 
@@ -226,7 +307,7 @@ void set_host_options(CURL* easy, const HostOptions& host) {
 }
 
 void set_options(Exchange& exchange, const HttpOptions& options, const HttpRequest& request, const std::string& url,
-                 const HostOptions* host, const HeaderList& headers, char* error_text) {
+                 const HostOptions* host, const HeaderList& headers) {
   CURL* easy = exchange.easy.get();
   curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
   curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);  // a signature covers the path as it was written
@@ -241,7 +322,7 @@ void set_options(Exchange& exchange, const HttpOptions& options, const HttpReque
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options.connect_timeout.count()));
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, kReceiveBuffer);
   curl_easy_setopt(easy, CURLOPT_USERAGENT, options.user_agent.c_str());
-  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error_text);
+  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange.error_text);
   set_text(easy, CURLOPT_CAINFO, options.ca_file);
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers.get());
   set_text(easy, CURLOPT_PROXY, options.proxy);
@@ -329,7 +410,7 @@ void ConnectionPool::give_back(const std::string& origin, std::unique_ptr<Connec
 
 Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, const HttpRequest& request,
                           const std::string& url, const Authorization& authorization, const HostOptions* host,
-                          const BodySink& sink) {
+                          const Hedge& hedge, const BodySink& sink) {
   auto origin = origin_of(url);
   if (origin.empty()) return fail(Code::kInvalid, proto::url_without_secrets(url) + ": malformed URL");
   if (request.patience.stop.stop_requested()) return fail(Code::kCancelled, origin + ": cancelled");
@@ -338,20 +419,22 @@ Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, cons
   HYDRANT_TRY(HeaderList headers, header_list(request, authorization, host));
   auto lease = pool.take(origin);
   CURLM* multi = (*lease).multi.get();
-  Exchange exchange(sink);
+  auto begin = [&](Exchange::Role role) {
+    auto exchange = std::make_unique<Exchange>(multi, sink, role);
+    set_options(*exchange, options, request, url, host, headers);
+    curl_multi_add_handle(multi, exchange->easy.get());
+    return exchange;
+  };
+  Race race(begin(Exchange::Role::kFirst));
+  auto code = drive(
+      multi, race, [&] { return begin(Exchange::Role::kSecond); }, options, hedge, request.patience, origin);
+  Exchange& exchange = race.leader();
   CURL* easy = exchange.easy.get();
-  char error_text[CURL_ERROR_SIZE] = "";
-  set_options(exchange, options, request, url, host, headers, error_text);
-
-  curl_multi_add_handle(multi, easy);
-  auto code = drive(multi, exchange, options, request.patience, origin);
-  // Closes the connection when the exchange is not over.
-  curl_multi_remove_handle(multi, easy);
 
   if (exchange.sink_error) return fail(std::move(*exchange.sink_error));
   if (exchange.too_long) return fail(Code::kCorrupt, origin + ": answer's header is too long");
   if (!code) return fail(std::move(code.error()));
-  if (*code != CURLE_OK && !exchange.enough) return fail(curl_error(*code, origin, error_text));
+  if (*code != CURLE_OK && !exchange.enough) return fail(curl_error(*code, origin, exchange.error_text));
 
   long status = 0;
   curl_off_t retry_after = 0;

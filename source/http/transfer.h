@@ -2,8 +2,10 @@
 // of libcurl that the project sees is in transfer.cpp.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,11 +47,16 @@ class ConnectionPool {
   Guarded<Idle> idle_;
 };
 
-// Errors as HttpClient::send has them.
-// `host` may be null.
+// When a request is asked a second time (source/http/hedging.h).
+struct Hedge {
+  std::optional<Duration> after = {};  // without an answer; nothing: never
+  std::function<bool()> allowed = {};  // asked then
+};
+
+// Errors as HttpClient::send has them. `host` may be null.
 Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, const HttpRequest& request,
                           const std::string& url, const Authorization& authorization, const HostOptions* host,
-                          const BodySink& sink);
+                          const Hedge& hedge, const BodySink& sink);
 
 // Where `location` leads from `base`. kDenied when it leaves TLS.
 Result<std::string> redirect_target(const std::string& base, const std::string& location);
