@@ -1,10 +1,16 @@
 // Whoever holds a write handle cannot put a byte before a reader that does not match the object's leaves.
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <random>
 #include <thread>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "cachefiles/harness.h"
 #include "proto/leaf_table.h"
@@ -20,6 +26,24 @@ Buffer content(uint64_t size = kSize) {
   for (uint64_t i = 0; i < size; ++i) out[i] = std::byte(1 + (i / kBlock * 7 + i) % 251);
   return out;
 }
+
+// Shared with children.
+class MappedPages {
+ public:
+  explicit MappedPages(size_t size)
+      : memory_(
+            static_cast<std::byte*>(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))),
+        size_(size) {
+    HYDRANT_CHECK(memory_ != MAP_FAILED, "no memory");
+  }
+  MappedPages(const MappedPages&) = delete;
+  ~MappedPages() { ::munmap(memory_, size_); }
+  MutableBytes bytes() const { return {memory_, size_}; }
+
+ private:
+  std::byte* const memory_;
+  const size_t size_;
+};
 
 class VerifyTest : public EngineTest {
  protected:
@@ -165,27 +189,31 @@ TEST_F(VerifyTest, PiecesThatDoNotMakeTheGranuleLeaveNothingBehind) {
 TEST_F(VerifyTest, BytesThatChangeWhileTheyAreWrittenAreHashedAsTheyAreKept) {
   BO();
   auto o = proven();
-  Buffer shared = good;
-  std::atomic<bool> over{false};
-  std::jthread liar([&] {
-    volatile std::byte* at = shared.data() + 100;
-    while (!over) {
+  // Of another process, as a user daemon is.
+  MappedPages shared(kGranule);
+  std::ranges::copy(Bytes(good).first(kGranule), shared.bytes().begin());
+  const pid_t liar = ::fork();
+  ASSERT_GE(liar, 0);
+  if (liar == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    volatile std::byte* at = shared.bytes().data() + 100;
+    for (;;) {
       *at = good[100] ^ std::byte(0xff);
       *at = good[100];
     }
-  });
-  int refused = 0;
+  }
   for (int i = 0; i < 300; ++i) {
-    const int64_t done = write(o, shared, 0, kGranule);
-    ASSERT_TRUE(done == -EIO || done == int64_t{kGranule});
-    refused += done == -EIO;
+    const int64_t done = write(o, shared.bytes(), 0, kGranule);
+    EXPECT_TRUE(done == -EIO || done == int64_t{kGranule});
     if (done > 0) {
-      ASSERT_EQ(read_back(*o.cookie, 0, kGranule), expected(0, kGranule));
+      EXPECT_EQ(read_back(*o.cookie, 0, kGranule), expected(0, kGranule));
       o.cookie->discard(0);
       o.cookie->discard(UINT64_MAX);
     }
+    if (HasFailure()) break;
   }
-  over = true;
+  ::kill(liar, SIGKILL);
+  ::waitpid(liar, nullptr, 0);
 }
 
 TEST_F(VerifyTest, TheProofIsRequiredOverARestart) {

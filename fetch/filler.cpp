@@ -281,8 +281,11 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
   if (waiter->missing == 0) finished.push_back(std::exchange(waiter->done, {}));
 
   ByteRange covered = {layout_->granule_range(first).begin, layout_->granule_range(last).end};
-  run_ahead(lock, streams_.miss(range, covered, along, shop_.options.shortest_run, ahead_limit(lock),
-                                layout_->device_size()));
+  const ByteRange ahead =
+      streams_.miss(range, covered, along, shop_.options.shortest_run, ahead_limit(lock), layout_->device_size());
+  run_ahead(lock, ahead);
+  if (ahead.empty())
+    for (ByteRange place : strides_.miss(range, layout_->device_size())) run_ahead(lock, place);
 }
 
 // The cache asks for what was written a moment ago: its question crossed the write, or it has lost the bytes since, to

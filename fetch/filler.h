@@ -12,6 +12,7 @@
 #include "fetch/granule_batch.h"
 #include "fetch/origin.h"
 #include "fetch/streams.h"
+#include "fetch/strides.h"
 #include "fetch/transport/control.h"
 
 namespace hydrant::fetch {
@@ -152,6 +153,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   };
   std::unordered_map<uint64_t, Held> held_;
   Streams streams_;
+  Strides strides_;
   UniqueFunction<void()> completed_;  // of complete(); empty: not asked for, or done
   bool background_failed_ = false;    // since the last step
   uint64_t speed_ = 0;                // device bytes a second, of the fills so far; 0: not known
