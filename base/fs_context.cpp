@@ -1,5 +1,6 @@
 #include "base/fs_context.h"
 
+#include <fcntl.h>
 #include <sys/mount.h>
 
 #include <cerrno>
@@ -46,8 +47,18 @@ Error FsContext::refused(int err, const std::string& step) {
   return error;
 }
 
-Result<> attach_mount(const Fd& mount, const Fd& directory) {
-  if (::move_mount(mount.get(), "", directory.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
+Result<Fd> mount_of_file(const Fd& mount, const std::string& name) {
+  Fd file(::openat(mount.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (!file) return fail_sys(errno, name);
+  Fd clone(::open_tree(file.get(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+  if (!clone && errno == EINVAL)
+    return fail(Code::kUnsupported, "this kernel mounts no single file (Linux 6.15 does): mount to a directory");
+  if (!clone) return fail_sys(errno, "open_tree");
+  return clone;
+}
+
+Result<> attach_mount(const Fd& mount, const Fd& target) {
+  if (::move_mount(mount.get(), "", target.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
     return fail_sys(errno, "move_mount");
   return {};
 }

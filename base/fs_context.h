@@ -31,7 +31,11 @@ class FsContext {
   Fd fd_;
 };
 
-// Puts a mount from FsContext::create on the directory `directory` (O_PATH is enough).
-Result<> attach_mount(const Fd& mount, const Fd& directory);
+// One file of a mount that stands nowhere yet, as a mount of its own; `name` is in its root. kUnsupported before
+// Linux 6.15.
+Result<Fd> mount_of_file(const Fd& mount, const std::string& name);
+
+// Puts a mount on `target` (O_PATH is enough): a directory, or of mount_of_file() a file.
+Result<> attach_mount(const Fd& mount, const Fd& target);
 
 }  // namespace hydrant

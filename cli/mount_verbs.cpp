@@ -33,16 +33,19 @@ Patience patience_of(double timeout_s, Duration silence = kSilence) {
 
 tl::unexpected<Failure> give_up(Failure failure) { return tl::unexpected<Failure>(std::move(failure)); }
 
+enum class MountPoint { kDirectory, kFile };
+
 // Ahead of the work, so that a typing error does not cost a download. hydrantd checks again.
-Outcome check_mount_point(const std::string& dir) {
+tl::expected<MountPoint, Failure> check_mount_point(const std::string& dir) {
   struct stat status {};
   if (::stat(dir.c_str(), &status)) {
     int err = errno;
     if (err == ENOENT) return give_up({ExitStatus::kNotFound, dir + ": no such directory; make it first (mkdir -p)"});
     return give_up(sys_error(err, dir));
   }
-  if (!S_ISDIR(status.st_mode)) return give_up({ExitStatus::kUsage, dir + ": not a directory"});
-  return {};
+  if (S_ISDIR(status.st_mode)) return MountPoint::kDirectory;
+  if (S_ISREG(status.st_mode)) return MountPoint::kFile;
+  return give_up({ExitStatus::kUsage, dir + ": neither a directory nor a file"});
 }
 
 Outcome check_text(const std::string& text, const char* what) {
@@ -95,7 +98,11 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
   }
   std::string dir = resolve_dir(options.arguments.back());
   if (auto ok = check_text(dir, "DIR"); !ok) return ok;
-  if (auto ok = check_mount_point(dir); !ok) return ok;
+  auto target = check_mount_point(dir);
+  if (!target) return give_up(std::move(target).error());
+  const Failure no_directory{ExitStatus::kUsage,
+                             dir + ": not a directory; on a file only a single file can be mounted"};
+  if (by_id && *target == MountPoint::kFile) return give_up(no_directory);
   Daemons daemons{common.root, common.socket};
   if (auto ok = by_id ? ensure_engine(daemons, options.no_start) : ensure_daemons(daemons, options.no_start); !ok)
     return ok;
@@ -131,6 +138,8 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
                           .prefetch = !options.no_prefetch},
                          patience);
     if (!image) return give_up(std::move(image).error());
+    if (*target == MountPoint::kFile && image->file.empty()) return give_up(no_directory);
+    if (*target == MountPoint::kFile) request.file = image->file;
     request.fsid = image->fsid;
     request.devices = image->devices;
     request.proofs = image->proofs;

@@ -32,6 +32,7 @@ std::string encode(const MountRecord& record) {
                               {"size", proof.size},
                               {"granule", proof.granule},
                               {"layout_version", proof.layout_version}});
+  if (!request.file.empty()) json["file"] = request.file;
   return json.dump(1, ' ', false, proto::Json::error_handler_t::replace) + "\n";
 }
 
@@ -55,6 +56,7 @@ Result<MountRecord> decode_mount_record(std::string_view text) {
         record.request.proofs.push_back({each.at("root").get<std::string>(), each.at("size").get<uint64_t>(),
                                          each.at("granule").get<uint32_t>(),
                                          each.at("layout_version").get<uint32_t>()});
+    if (json->contains("file")) record.request.file = json->at("file").get<std::string>();
     record.device = json->at("device").get<std::string>();
     record.boot_id = json->at("boot_id").get<std::string>();
     record.mounted_at = json->at("mounted_at").get<int64_t>();

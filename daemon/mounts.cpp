@@ -1,6 +1,7 @@
 #include "daemon/mounts.h"
 
 #include <sys/mount.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -41,6 +42,8 @@ Result<> check(const proto::MountRequest& request) {
   if (!request.proofs.empty() && request.proofs.size() != request.devices.size())
     return fail(Code::kInvalid, "there must be a proof a device, or none");
   for (auto& proof : request.proofs) HYDRANT_TRY_VOID(proto::parse_proof(proof));
+  if (request.file.find('/') != std::string::npos || request.file == "." || request.file == "..")
+    return fail(Code::kInvalid, "a file that is mounted stands in the image's root: " + request.file);
   if (request.read_ahead_kb > 16384) return fail(Code::kInvalid, "read_ahead_kb must be at most 16384");
   return {};
 }
@@ -61,6 +64,19 @@ Result<std::string> path_of(const Fd& directory) {
   ssize_t n = ::readlink(("/proc/self/fd/" + std::to_string(directory.get())).c_str(), buffer, sizeof buffer);
   if (n < 0 || n == sizeof buffer) return fail_sys(n < 0 ? errno : ENAMETOOLONG, "resolve the mount point");
   return std::string(buffer, static_cast<size_t>(n));
+}
+
+Result<Fd> open_mount_point(const proto::MountRequest& request) {
+  const bool file = !request.file.empty();
+  auto target = open_file(request.dir, O_PATH | (file ? 0 : O_DIRECTORY));
+  const std::string name = "mount point " + request.dir;
+  if (!target && target.error().sys == ENOENT) return fail(Code::kInvalid, name + " does not exist: create it first");
+  if (!target && target.error().sys == ENOTDIR) return fail(Code::kInvalid, name + " is not a directory");
+  if (!target) return fail(std::move(target.error()).in("mount point"));
+  struct stat status {};
+  if (::fstat(target->get(), &status)) return fail_sys(errno, name);
+  if (file && !S_ISREG(status.st_mode)) return fail(Code::kInvalid, name + " is no file, and one is to stand there");
+  return std::move(*target);
 }
 
 }  // namespace
@@ -160,15 +176,9 @@ Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::s
   HYDRANT_TRY_VOID(check(asked));
   drop_vanished();
 
-  auto directory = open_file(asked.dir, O_PATH | O_DIRECTORY);
-  if (!directory) {
-    int err = directory.error().sys;
-    if (err == ENOENT) return fail(Code::kInvalid, "mount point " + asked.dir + " does not exist: create it first");
-    if (err == ENOTDIR) return fail(Code::kInvalid, "mount point " + asked.dir + " is not a directory");
-    return fail(std::move(directory.error()).in("mount point"));
-  }
   proto::MountRequest request = asked;
-  HYDRANT_TRY(request.dir, path_of(*directory));
+  HYDRANT_TRY(Fd target, open_mount_point(asked));
+  HYDRANT_TRY(request.dir, path_of(target));
   const std::string& dir = request.dir;
   HYDRANT_TRY(auto present, read_mounts());
   if (auto* there = find_mount(present, dir))
@@ -197,12 +207,15 @@ Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::s
     source.devices.push_back(std::move(file));
   }
   HYDRANT_TRY(ErofsMount erofs, make_erofs_mount(source));
+  if (!request.file.empty()) {
+    HYDRANT_TRY(erofs.mount, mount_of_file(erofs.mount, request.file));
+  }
 
   mount.record = {.request = request, .device = erofs.device, .boot_id = boot_id_, .mounted_at = ::time(nullptr)};
   // The record first: a death in between leaves a record of nothing, which the next start drops. A mount without a
   // record would be nobody's.
   HYDRANT_TRY_VOID(save_record(options_.records, mount.record));
-  if (auto attached = attach_mount(erofs.mount, *directory); !attached) {
+  if (auto attached = attach_mount(erofs.mount, target); !attached) {
     delete_record(options_.records, dir);
     return fail(std::move(attached.error()).in(dir));
   }

@@ -146,9 +146,9 @@ Result<proto::PrefetchList> Prefetcher::list(const Image& image) {
 
 void Prefetcher::expect(const std::string& fsid, bool background) {
   queue_.submit(Priority::kPrefetch, [this, fsid, background](std::stop_token) {
+    if (background) complete(fsid);
     auto known = image(fsid);
     if (!known) return expect_file(fsid);
-    if (background) complete(*known);
     auto replayed = replay(*known);
     if (replayed)
       log::info("prefetch.replay",
@@ -160,8 +160,10 @@ void Prefetcher::expect(const std::string& fsid, bool background) {
   learn_later(fsid, kSecondLook);
 }
 
-void Prefetcher::complete(const Image& image) {
-  for (const Layer& layer : image.layers) objects_.complete(layer.device);
+void Prefetcher::complete(const std::string& fsid) {
+  auto row = catalogue_.image(fsid);
+  if (!row) return;
+  for (const std::string& device : row->devices) objects_.complete(device);
 }
 
 void Prefetcher::resume() { resume_at(Instant::min(), kResumeTries); }
@@ -177,9 +179,7 @@ void Prefetcher::resume_at(Instant when, unsigned tries) {
         for (const auto& mount : *mounts) {
           auto facts = proto::parse_image_facts(mount.image);
           if (!facts || !facts->background) continue;
-          auto known = image(mount.fsid);
-          if (!known) continue;
-          complete(*known);
+          complete(mount.fsid);
           if (auto reopened = mounted_.reopen(mount.fsid, Deadline::after(kAskDeadline)); !reopened)
             log::warn("prefetch.resume", {{"fsid", mount.fsid}, {"reason", reopened.error().what}});
         }

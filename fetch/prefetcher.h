@@ -67,7 +67,7 @@ class Prefetcher {
 
   Result<Image> image(const std::string& fsid);
   void resume_at(Instant when, unsigned tries);
-  void complete(const Image& image);
+  void complete(const std::string& fsid);
   Result<image::FileTable> file_table(const Layer& layer);
   Result<proto::PrefetchList> list(const Image& image);
   Result<proto::PrefetchReply> replay(const Image& image);

@@ -85,6 +85,7 @@ Result<proto::PrepareReply> prepare_file(const proto::SourceReference& source, s
   reply.source = source.display();
   reply.fsid = sha256(erofs->bytes).hex();
   reply.meta_digest = "sha256:" + reply.fsid;
+  reply.file = file_name(source);
   reply.image.form = "file";
   reply.image.files = 1;
   reply.image.compressed_bytes = reply.image.unpacked_bytes = size;

@@ -19,7 +19,7 @@ template <class V>
 void describe(V& v, MountRequest& m) {
   v("dir", m.dir), v("fsid", m.fsid), v("devices", m.devices), v("domain_id", m.domain_id);
   v("meta_digest", m.meta_digest), v("source", m.source), v("image", m.image), v("read_ahead_kb", m.read_ahead_kb);
-  v("proofs", m.proofs);
+  v("proofs", m.proofs), v("file", m.file);
 }
 template <class V>
 void describe(V& v, UmountRequest& m) {
@@ -138,7 +138,7 @@ template <class V>
 void describe(V& v, PrepareReply& m) {
   v("fsid", m.fsid), v("devices", m.devices), v("domain_id", m.domain_id), v("meta_digest", m.meta_digest);
   v("source", m.source), v("pushed", m.pushed), v("converted", m.converted), v("image", m.image);
-  v("proofs", m.proofs);
+  v("proofs", m.proofs), v("file", m.file);
 }
 template <class V>
 void describe(V& v, StatImageReply& m) {

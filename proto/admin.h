@@ -39,9 +39,9 @@ Result<std::optional<MerkleProof>> parse_proof(const DeviceProof& proof);
 
 // ---- Requests of hydrantd (run/hydrantd.sock).
 
-// Mounts the metadata object `fsid` with its devices at `dir`. Errors: kInvalid (dir missing or no directory), kBusy
-// (something is mounted there), kUnsupported (no file-backed EROFS), kTooSlow (no user daemon answered), kCorrupt
-// (metadata digest), kNoSpace, kDenied.
+// Mounts the metadata object `fsid` with its devices at `dir`. Errors: kInvalid (dir missing or of the wrong kind),
+// kBusy (something is mounted there), kUnsupported (no file-backed EROFS, no mounts of single files), kTooSlow (no user
+// daemon answered), kCorrupt (metadata digest), kNoSpace, kDenied.
 struct MountRequest {
   static constexpr std::string_view kOp = "mount";
   std::string dir = {};  // absolute
@@ -53,6 +53,7 @@ struct MountRequest {
   std::string image = {};                 // fetchd's facts as JSON text, kept and given back as it is
   uint32_t read_ahead_kb = 0;             // 0: hydrantd's default
   std::vector<DeviceProof> proofs = {};   // one a device, or none at all; hydrantd checks what it is given
+  std::string file = {};                  // of the image's root: it alone stands at `dir`, which is a file then
 };
 
 // Errors: kNotFound (no mount of ours), kBusy (open files).
@@ -286,6 +287,7 @@ struct PrepareReply {
   std::string domain_id = {};
   std::string meta_digest = {};
   std::string source = {};     // canonical text
+  std::string file = {};       // name of the only file there is; empty: a tree
   std::string pushed = {};     // digest of the artifact that was pushed
   std::string converted = {};  // digest of the manifest that names it
   ImageFacts image = {};

@@ -10,9 +10,9 @@ import subprocess
 
 import images
 import oci
-from case import CORRUPT, NOT_FOUND, UNREACHABLE, UNSUPPORTED, USAGE, Case
+from case import BUSY, CORRUPT, NOT_FOUND, UNREACHABLE, UNSUPPORTED, USAGE, Case
 from file_server import FileServer
-from sandbox import free_port, wait_until
+from sandbox import free_port, kill_all, wait_until
 from test_faults import Reader
 from test_fsid import make_tree
 
@@ -35,6 +35,26 @@ class Files(Case):
             return os.pread(file, size, offset)
         finally:
             os.close(file)
+
+    def test_a_file_stands_at_a_path(self):
+        served, url = self.serve()
+        path = self.temporary() / "weights"
+        path.write_text("what was there before")
+        self.hydrant.ok("mount", url, path)
+        self.assertEqual(path.stat().st_size, SIZE)
+        self.assertEqual(hashlib.sha256(path.read_bytes()).digest(), hashlib.sha256(self.data).digest())
+        [entry] = self.hydrant.ok("ls", "--json")["mounts"]
+        self.assertEqual((entry["dir"], entry["state"]), (str(path), "live"))
+        self.assertEqual(self.hydrant.ok("stat", "--json", path)["image"]["form"], "file")
+        self.fails(BUSY, ["weights"], "mount", url, path)
+        # The next hydrantd knows it as it knows directories.
+        kill_all(self.hydrant.daemons()["hydrantd"])
+        wait_until(lambda: self.hydrant.run("ls").returncode == 0, what="the next hydrantd")
+        self.assertEqual(self.hydrant.ok("ls", "--json")["mounts"][0]["state"], "live")
+        self.hydrant.ok("umount", path)
+        self.assertEqual(path.read_text(), "what was there before")
+        self.fails(USAGE, ["not a directory"], "mount", self.push("small"), path)
+        self.assertEqual(self.hydrant.ok("ls", "--json")["mounts"], [])
 
     def fails_to_read(self, path, offset):
         with self.assertRaises(OSError) as caught:

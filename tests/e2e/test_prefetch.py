@@ -1,6 +1,7 @@
 """What a start reads is learned, and fetched before the next one asks for it."""
 
 import json
+import random
 import shutil
 
 from case import NOT_FOUND, USAGE, Case
@@ -70,6 +71,18 @@ class Prefetch(Case):
         self.hydrant.ok("index", reference)
         directory = self.hydrant.mount(reference, "--background")
         self.all_comes_unasked("many", directory)
+
+    def test_a_single_file_follows_in_the_background_too(self):
+        content = random.Random(5).randbytes(9 << 20)
+        source = self.temporary() / "big"
+        source.write_bytes(content)
+        path = self.temporary() / "here"
+        path.touch()
+        self.hydrant.ok("mount", "--background", f"file://{source}", path)
+        devices = lambda: self.hydrant.ok("stat", "--json", path)["devices"]
+        wait_until(lambda: all(device["present"] >= len(content) for device in devices()), what="all is here")
+        self.assertEqual(sum(device["reads"] for device in devices()), 0, "nobody has asked")
+        self.assertEqual(path.read_bytes(), content)
 
     def test_whoever_comes_next_goes_on_in_the_background(self):
         with Relay(self.registry.port) as relay:
