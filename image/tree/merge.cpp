@@ -53,7 +53,9 @@ std::string_view pop_name(std::string_view& path) {
 
 class Merger {
  public:
-  Merger() {
+  explicit Merger(size_t entries) : names_(entries) {
+    nodes_.reserve(entries + 1);
+    inodes_.reserve(entries + 1);
     nodes_.push_back({.inode = 0, .alive = true});
     inodes_.push_back({nullptr, 0});
   }
@@ -152,14 +154,13 @@ Result<uint32_t> Merger::walk(std::string_view path, const FileEntry& asker, boo
 
 // The node for this name, dead or alive.
 Result<uint32_t> Merger::node_for(uint32_t parent, std::string_view name) {
-  uint32_t found = names_.find(parent, name);
-  if (found != kNone) return found;
   if (nodes_.size() >= kMaxNodes) return fail(Code::kUnsupported, "the image has too many files");
-  auto made = static_cast<uint32_t>(nodes_.size());
-  nodes_.push_back({.next_sibling = nodes_[parent].first_child});
-  nodes_[parent].first_child = made;
-  names_.add(parent, name, made);
-  return made;
+  const uint32_t node = names_.find_or_add(parent, name);
+  if (node == nodes_.size()) {
+    nodes_.push_back({.next_sibling = nodes_[parent].first_child});
+    nodes_[parent].first_child = node;
+  }
+  return node;
 }
 
 void Merger::hide_children(uint32_t node) {
@@ -339,7 +340,9 @@ Tree Merger::finish() && {
 }  // namespace
 
 Result<Tree> merge(std::span<const FileTable* const> layers_bottom_up) {
-  Merger merger;
+  size_t entries = 0;
+  for (const FileTable* table : layers_bottom_up) entries += table->size();
+  Merger merger(entries);
   uint32_t layer = 0;
   for (const FileTable* table : layers_bottom_up) HYDRANT_TRY_VOID(merger.add_layer(layer++, *table));
   return std::move(merger).finish();

@@ -1,9 +1,9 @@
 #include "image/tree/name_table.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 #include <random>
-
-#include "base/check.h"
 
 namespace hydrant::image {
 namespace {
@@ -20,7 +20,9 @@ uint64_t multiply_add(uint64_t a, uint64_t b, uint64_t c) {
 
 }  // namespace
 
-NameTable::NameTable() : keys_(1), slots_(1024, kMissing) {
+NameTable::NameTable(size_t expected)
+    : keys_(1), slots_(std::bit_ceil(std::max<size_t>(2 * expected + 2, 1024)), kMissing) {
+  keys_.reserve(expected + 1);
   std::random_device random;
   secret_ = ((uint64_t{random()} << 32 | random()) & (kPrime - 1)) | 1;
 }
@@ -39,29 +41,33 @@ uint32_t NameTable::hash(uint32_t parent, std::string_view name) const {
   return static_cast<uint32_t>(sum ^ sum >> 29);
 }
 
-uint32_t NameTable::find(uint32_t parent, std::string_view name) const {
-  uint32_t wanted = hash(parent, name);
-  size_t mask = slots_.size() - 1;
-  for (size_t at = wanted & mask; slots_[at] != kMissing; at = (at + 1) & mask) {
+size_t NameTable::slot_of(uint32_t hash, uint32_t parent, std::string_view name) const {
+  const size_t mask = slots_.size() - 1;
+  for (size_t at = hash & mask;; at = (at + 1) & mask) {
+    if (slots_[at] == kMissing) return at;
     const Key& key = keys_[slots_[at]];
-    if (key.hash == wanted && key.parent == parent && key.name == name) return slots_[at];
+    if (key.hash == hash && key.parent == parent && key.name == name) return at;
   }
-  return kMissing;
 }
 
-void NameTable::add(uint32_t parent, std::string_view name, uint32_t node) {
-  HYDRANT_CHECK(node == keys_.size(), "nodes are added in the order of their numbers");
+uint32_t NameTable::find(uint32_t parent, std::string_view name) const {
+  return slots_[slot_of(hash(parent, name), parent, name)];
+}
+
+uint32_t NameTable::find_or_add(uint32_t parent, std::string_view name) {
   if (keys_.size() * 2 >= slots_.size()) grow();
-  keys_.push_back({name, parent, hash(parent, name)});
-  size_t mask = slots_.size() - 1;
-  size_t at = keys_.back().hash & mask;
-  while (slots_[at] != kMissing) at = (at + 1) & mask;
-  slots_[at] = node;
+  const uint32_t hash = this->hash(parent, name);
+  uint32_t& slot = slots_[slot_of(hash, parent, name)];
+  if (slot == kMissing) {
+    slot = static_cast<uint32_t>(keys_.size());
+    keys_.push_back({name, parent, hash});
+  }
+  return slot;
 }
 
 void NameTable::grow() {
   slots_.assign(slots_.size() * 2, kMissing);
-  size_t mask = slots_.size() - 1;
+  const size_t mask = slots_.size() - 1;
   for (uint32_t node = 1; node < keys_.size(); ++node) {
     size_t at = keys_[node].hash & mask;
     while (slots_[at] != kMissing) at = (at + 1) & mask;

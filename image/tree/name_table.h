@@ -1,6 +1,7 @@
 // Finds a directory's child by name: the hash table behind the merge.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -13,11 +14,12 @@ class NameTable {
  public:
   static constexpr uint32_t kMissing = UINT32_MAX;
 
-  NameTable();
+  // Room for so many names; there may be more.
+  explicit NameTable(size_t expected);
 
   uint32_t find(uint32_t parent, std::string_view name) const;
-  // `node` is the next number; (parent, name) must be new.
-  void add(uint32_t parent, std::string_view name, uint32_t node);
+  // The node, which has the next number if it is new.
+  uint32_t find_or_add(uint32_t parent, std::string_view name);
   std::string_view name(uint32_t node) const { return keys_[node].name; }
 
  private:
@@ -28,6 +30,8 @@ class NameTable {
   };
 
   uint32_t hash(uint32_t parent, std::string_view name) const;
+  // Where it is, or the free slot where it would be.
+  size_t slot_of(uint32_t hash, uint32_t parent, std::string_view name) const;
   void grow();
 
   uint64_t secret_;
