@@ -15,7 +15,7 @@ LayerLayout::~LayerLayout() {
   if (fringes_) fringes_->forget_layout(this);
 }
 
-std::shared_ptr<const Fringe> LayerLayout::fringe(uint64_t granule, Fringes::Side side) const {
+LayerLayout::Kept LayerLayout::fringe(uint64_t granule, Fringes::Side side) const {
   return fringes_ ? fringes_->find({this, granule, side}) : nullptr;
 }
 
@@ -29,38 +29,35 @@ Fill LayerLayout::plan(ByteRange wanted) const {
   const uint64_t from = head ? head->plain().end : tar.begin;
   const auto tail = fringe((device.end - 1) / granule(), Fringes::Side::kTail);
   const uint64_t to = tail && tail->plain().begin > from ? tail->plain().begin : tar.end;
-  Fill fill = between_spans(index_->span_at(from), index_->span_at(to - 1));
-  // A fringe that went, or came, in between.
-  if (!fill.device.contains(wanted)) fill = between_spans(index_->span_at(tar.begin), index_->span_at(tar.end - 1));
-  return fill;
+  return between_spans(index_->span_at(from), index_->span_at(to - 1), head, to < tar.end ? tail : nullptr);
 }
 
-// What the spans complete, together with the fringes that meet them.
-Fill LayerLayout::between_spans(size_t first, size_t last) const {
+// What the spans complete, together with the fringes that meet them: `head` and `tail`, if the spans were chosen by
+// them, or others that there are.
+Fill LayerLayout::between_spans(size_t first, size_t last, Kept head, Kept tail) const {
   const Span from = index_->span(first), to = index_->span(last);
   const ByteRange plain{from.plain().begin, to.plain().end};
   const auto& rows = index_->rows();
   Fill fill{.device = completed_by(rows, plain, index_->ident()), .stored = {from.stored().begin, to.stored().end}};
-  auto meets = [&](const std::shared_ptr<const Fringe>& kept, bool head) {
-    return kept && (head ? kept->plain().end == plain.begin : kept->plain().begin == plain.end);
-  };
+  auto leads_to = [&](const Kept& kept) { return kept && kept->plain().end == plain.begin; };
+  auto goes_on = [&](const Kept& kept) { return kept && kept->plain().begin == plain.end; };
   const uint64_t before = round_up(fill.device.begin, granule()) / granule(), behind = fill.device.end / granule();
-  if (fill.device.begin > 0)
-    if (auto head = fringe(before - 1, Fringes::Side::kHead); meets(head, true)) {
-      auto tail = fringe(before - 1, Fringes::Side::kTail);
-      const bool whole = plain_range(rows, granule_range(before - 1)).end <= plain.end;
-      if (whole || meets(tail, false)) {
-        fill.device.begin = granule_range(before - 1).begin;
-        fill.head = std::move(head);
-        if (!whole) fill.tail = std::move(tail);
-      }
+  if (fill.device.begin > 0) {
+    if (!head) head = fringe(before - 1, Fringes::Side::kHead);
+    const bool whole = plain_range(rows, granule_range(before - 1)).end <= plain.end;
+    if (leads_to(head) && (whole || goes_on(tail))) {
+      fill.device.begin = granule_range(before - 1).begin;
+      fill.head = std::move(head);
+      if (!whole) fill.tail = tail;
     }
-  if (fill.device.end < device_size() && !fill.tail)
-    if (auto tail = fringe(behind, Fringes::Side::kTail);
-        meets(tail, false) && plain_range(rows, granule_range(behind)).begin >= plain.begin) {
+  }
+  if (fill.device.end < device_size() && !fill.tail) {
+    if (!tail) tail = fringe(behind, Fringes::Side::kTail);
+    if (goes_on(tail) && plain_range(rows, granule_range(behind)).begin >= plain.begin) {
       fill.device.end = granule_range(behind).end;
       fill.tail = std::move(tail);
     }
+  }
   return fill;
 }
 

@@ -31,8 +31,9 @@ class LayerLayout final : public Layout {
  private:
   class Decoding;
   bool by_spans() const { return index_->span_count() > 0; }
-  std::shared_ptr<const Fringe> fringe(uint64_t granule, Fringes::Side side) const;
-  Fill between_spans(size_t first, size_t last) const;
+  using Kept = std::shared_ptr<const Fringe>;  // also held by fills that were planned with it; null: not known
+  Kept fringe(uint64_t granule, Fringes::Side side) const;
+  Fill between_spans(size_t first, size_t last, Kept head, Kept tail) const;
 
   const std::shared_ptr<const LayerIndex> index_;
   const std::shared_ptr<Fringes> fringes_;
