@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 20
 STRESS ?= 100000
 STRESS_TESTS ?= Stress.S10_*:Stress.S12_*:Stress.S20_*:Stress.S29_*
 SOAK_ROUNDS ?= 20
-SOAK_KILLS ?= 2000
+SOAK ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
@@ -66,14 +66,14 @@ stress:
 	  TMPDIR=/dev/shm HYDRANT_STRESS=$(STRESS) build-$$kind/bin/cachefiles_test --gtest_filter='$(STRESS_TESTS)' || exit 1; \
 	done
 
-# The fault tests (daemons killed in the middle of reads) SOAK_ROUNDS times, until one fails; then SOAK_KILLS kills at random
-# moments under 32 readers, at most 55 minutes of them, and a table of what the readers saw.
+# The fault tests (daemons killed in the middle of reads) SOAK_ROUNDS times, until one fails; then the long forms of what
+# stands under tests/fault, or those of them that SOAK names, each within an hour, and a table with a line for each.
 soak:
 	@$(PACKAGES) build test
 	@$(CONFIGURE) -DHYDRANT_TESTS=ON > /dev/null
 	@$(BUILD)
 	@cd build && $(CTEST) -L fault --repeat until-fail:$(SOAK_ROUNDS)
-	@tests/fault/run kills.py --kills $(SOAK_KILLS)
+	@tests/fault/soak.py $(SOAK)
 
 # The figures of the promises: time to ready, bytes moved, throughput against curl and ext4, memory.
 bench:

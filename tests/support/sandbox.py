@@ -208,11 +208,11 @@ class Relay:
 
 
 class Hydrant:
-    """One root with its daemons. `base` is where the root directory is made."""
+    """One root with its daemons. `base` is where the root directory is made, unless `root` says where it is."""
 
-    def __init__(self, base=None, env=None):
+    def __init__(self, base=None, env=None, root=None):
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="hydrant-e2e-", dir=base))
-        self.root = self.base / "root"
+        self.root = root or self.base / "root"
         self.env = {**os.environ, "DOCKER_CONFIG": str(self.base / "docker"), **(env or {})}
         self.count = 0
 
@@ -245,12 +245,13 @@ class Hydrant:
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
         (self.base / "docker/config.json").write_text(json.dumps({"auths": {registry: {"auth": token}}}))
 
-    def start_daemons(self, *hydrantd_options, fetchd=()):
-        """Without a keeper, and with options that people do not set in a command."""
+    def start_daemons(self, *hydrantd_options, fetchd=(), prefix=()):
+        """Without a keeper, and with options that people do not set in a command; run by `prefix`, a command."""
         for name, options in (("hydrantd", hydrantd_options), ("hydrant-fetchd", fetchd)):
             self.root.mkdir(exist_ok=True)
             with open(self.base / f"{name}.log", "wb") as log:
-                subprocess.Popen([str(BIN / name), "--root", str(self.root), *map(str, options)], env=self.env, stdout=log, stderr=log)
+                subprocess.Popen([*prefix, str(BIN / name), "--root", str(self.root), *map(str, options)], env=self.env,
+                                 stdout=log, stderr=log)
         status = lambda: json.loads(self.run("version", "--json").stdout)["hydrantd"] or {}
         wait_until(lambda: status().get("attached"), what="daemons are ready")
 
@@ -267,7 +268,7 @@ class Hydrant:
 
     def logs(self):
         text = ""
-        for path in sorted(self.root.glob("run/*.log")):
+        for path in sorted([*self.root.glob("run/*.log"), *self.base.glob("*.log")]):
             text += f"--- {path.name}\n" + path.read_text(errors="replace")[-3000:]
         return text
 
@@ -284,7 +285,7 @@ class Hydrant:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
         for point, _ in reversed(mounts()):
-            if point.startswith(str(self.base)):
+            if point.startswith((str(self.base), f"{self.root}/")):
                 subprocess.run(["umount", "-l", point], stderr=subprocess.DEVNULL)
         shutil.rmtree(self.base, ignore_errors=True)
 

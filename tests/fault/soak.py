@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""All that survival is proven by, at length: soak.py [PART…]; without a PART all of them, each within an hour. Ends with a table, a
+line a part: the last line that its program printed. The exit status is 0 when every part held. Needs root."""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).parent
+PARTS = {
+    "kills": ("kills.py", "--kills", "2000"),
+    "power": ("power.py", "--cuts", "500"),
+}
+
+
+def run(part):
+    """Whether it held, and its last line."""
+    print(f"--- {part}: {' '.join(PARTS[part])}", flush=True)
+    last = "nothing said"
+    process = subprocess.Popen([HERE / "run", *PARTS[part]], stdout=subprocess.PIPE, text=True)
+    with process.stdout:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    return process.wait() == 0, last
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parts = parser.parse_args().parts or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    rows = []
+    for part in parts:
+        start = time.monotonic()
+        held, last = run(part)
+        rows.append((part, "held" if held else "BROKEN", f"{time.monotonic() - start:.0f} s", last))
+    print("--- soak")
+    for part, held, took, last in rows:
+        print(f"{part:<12}{held:<8}{took:>7}  {last}")
+    return 0 if all(held == "held" for _, held, _, _ in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
