@@ -18,7 +18,8 @@ class FillQueue::Entry {
   UniqueFunction<void(std::stop_token)> work;
 };
 
-FillQueue::FillQueue(unsigned workers) : workers_(workers), undemanded_limit_(std::max(1U, workers / 4)) {
+FillQueue::FillQueue(unsigned workers, Duration quiet)
+    : workers_(workers), undemanded_limit_(std::max(1U, workers / 4)), quiet_(quiet) {
   threads_.reserve(workers);
   for (unsigned i = 0; i < workers; ++i)
     threads_.emplace_back([this] {
@@ -40,7 +41,10 @@ FillQueue::Ticket FillQueue::submit(Priority priority, UniqueFunction<void(std::
     std::unique_lock lock(mutex_);
     if (stop_.stop_requested()) return nullptr;
     queued_[size_t(priority)].push_back(ticket);
-    if (priority == Priority::kDemand) make_way(lock);
+    if (priority == Priority::kDemand) {
+      demanded_ = Clock::system().now();
+      make_way(lock);
+    }
   }
   wake_.notify_one();
   return ticket;
@@ -63,6 +67,7 @@ void FillQueue::promote(const Ticket& ticket) {
     ticket->priority = Priority::kDemand;
     ticket->not_before = Instant::min();
     queued_[size_t(Priority::kDemand)].push_back(ticket);
+    demanded_ = Clock::system().now();
     make_way(lock);
   }
   wake_.notify_one();
@@ -121,11 +126,15 @@ FillQueue::Ticket FillQueue::take(std::unique_lock<std::mutex>& lock) {
           ++undemanded_running_;
           return ticket;
         }
-    if (running_ == background_running_ && background_running_ < kBackgroundLimit)
-      if (auto ticket = first_ready(queued_[size_t(Priority::kBackground)])) {
+    if (running_ == background_running_ && background_running_ < kBackgroundLimit) {
+      const bool quiet = demanded_ == Instant::min() || now - demanded_ >= quiet_;
+      if (!quiet && !queued_[size_t(Priority::kBackground)].empty())
+        next = std::min(next, demanded_ + quiet_);
+      else if (auto ticket = first_ready(queued_[size_t(Priority::kBackground)])) {
         ++background_running_;
         return ticket;
       }
+    }
     if (next == Instant::max())
       wake_.wait(lock);
     else
@@ -138,7 +147,8 @@ void FillQueue::run() {
   while (Ticket ticket = take(lock)) {
     // `priority` is final now: promote() finds queued entries only.
     const bool background = ticket->priority == Priority::kBackground;
-    const bool undemanded = ticket->priority != Priority::kDemand && !background;
+    const bool demand = ticket->priority == Priority::kDemand;
+    const bool undemanded = !demand && !background;
     const std::stop_token stop = background ? way_.get_token() : stop_.get_token();
     const std::string origin = std::move(ticket->origin);
     auto work = std::move(ticket->work);
@@ -150,6 +160,7 @@ void FillQueue::run() {
     work = {};
     lock.lock();
     --running_;
+    if (demand) demanded_ = Clock::system().now();
     undemanded_running_ -= undemanded;
     background_running_ -= background;
     if (auto share = origin_running_.find(origin); share != origin_running_.end() && --share->second == 0)

@@ -27,9 +27,10 @@ enum class Priority { kDemand, kAhead, kPrefetch, kBackground };
 class FillQueue {
  public:
   // `workers`: 1..256. Read-ahead and prefetch get at most a quarter of them (one at least), so demand never waits for
-  // either. Background work runs only while nothing else does, two at a time, and gives way: its token stops as soon as
-  // demand is submitted, and it is expected to submit itself again.
-  explicit FillQueue(unsigned workers);
+  // either. Background work runs only while nothing else does and nobody has demanded anything for `quiet` (what it has
+  // on its way would be in front of the next demand), two at a time, and gives way: its token stops as soon as demand is
+  // submitted, and it is expected to submit itself again.
+  explicit FillQueue(unsigned workers, Duration quiet = std::chrono::milliseconds(500));
   ~FillQueue();
 
   class Entry;
@@ -58,7 +59,9 @@ class FillQueue {
   std::array<std::deque<Ticket>, 4> queued_;  // by priority
   unsigned running_ = 0, undemanded_running_ = 0, background_running_ = 0;
   std::unordered_map<std::string, unsigned> origin_running_;
+  Instant demanded_ = Instant::min();  // when demand was last submitted, or had been met
   const unsigned workers_, undemanded_limit_;
+  const Duration quiet_;
   std::stop_source stop_, way_;  // of everything; of the background work that runs
   std::vector<std::jthread> threads_;
 };

@@ -26,6 +26,15 @@ TEST(FillQueue, ReadAheadLeavesMostOfTheWorkersToDemand) {
   gate.set_value();
 }
 
+TEST(FillQueue, BackgroundWaitsUntilNobodyHasDemandedAnythingForAWhile) {
+  constexpr Duration kQuiet = 50ms;
+  std::promise<Instant> demanded, begun;
+  FillQueue queue(4, kQuiet);  // last: joins before the rest goes
+  queue.submit(Priority::kDemand, [&](std::stop_token) { demanded.set_value(Clock::system().now()); });
+  queue.submit(Priority::kBackground, [&](std::stop_token) { begun.set_value(Clock::system().now()); });
+  EXPECT_GE(begun.get_future().get() - demanded.get_future().get(), kQuiet);
+}
+
 TEST(FillQueue, OriginsThatHangLeaveWorkersToOthers) {
   std::promise<void> gate;
   auto open = gate.get_future().share();

@@ -95,7 +95,7 @@ class FillerTest : public testing::Test {
   void start(unsigned workers, FillOptions options = quick(), uint64_t size = 32 * kGranule) {
     content_ = pattern(size);
     origin_ = std::make_shared<FakeOrigin>(content_);
-    queue_ = std::make_unique<FillQueue>(workers);
+    queue_ = std::make_unique<FillQueue>(workers, Duration(0));
     shop_ = std::make_unique<FillShop>(FillShop{*queue_, memory_, options});
     filler_ = Filler::create(*shop_, "object", handle_, origin_, counters_);
   }
