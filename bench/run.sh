@@ -18,3 +18,5 @@ echo "== time to ready of the demo image"
 scripts/demo.sh --json
 echo "== the same, and until everything is read, against containerd over shaped links"
 unshare --net "${apart[@]}" bench/start.py
+echo "== a big file over HTTP, against curl over shaped links"
+unshare --net "${apart[@]}" bench/fetch.py

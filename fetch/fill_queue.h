@@ -28,8 +28,8 @@ class FillQueue {
  public:
   // `workers`: 1..256. Read-ahead and prefetch get at most a quarter of them (one at least), so demand never waits for
   // either. Background work runs only while nothing else does and nobody has demanded anything for `quiet` (what it has
-  // on its way would be in front of the next demand), two at a time, and gives way: its token stops as soon as demand is
-  // submitted, and it is expected to submit itself again.
+  // on its way would be in front of the next demand), two at a time, and gives way: its token stops as soon as demand
+  // is submitted, and it is expected to submit itself again.
   explicit FillQueue(unsigned workers, Duration quiet = std::chrono::milliseconds(500));
   ~FillQueue();
 

@@ -383,7 +383,7 @@ bool Filler::extend_queued(Lock&, ByteRange piece) {
 uint64_t Filler::claim_run(Lock& lock, ByteRange run) {
   const uint64_t granule = layout_->granule();
   const uint64_t unit = std::max(granule, shop_.options.fill_unit);
-  const uint64_t end = near_others(lock, run) ? reach(lock, run.end, shop_.options.along) : run.end;
+  const uint64_t end = near_others(lock, run) ? reach(lock, run.end, locality().along) : run.end;
   while (!run.empty()) {
     ByteRange piece = {run.begin, std::min(run.end, round_down(run.begin, unit) + unit)};
     run.begin = piece.end;
@@ -393,12 +393,15 @@ uint64_t Filler::claim_run(Lock& lock, ByteRange run) {
   return end;
 }
 
+const FillOptions::Locality& Filler::locality() const {
+  return origin_->many_files() ? shop_.options.of_many_files : shop_.options.of_one_file;
+}
+
 // Whether somebody wanted something close before or behind: programs and libraries that are read here and there are
 // read in more places soon, and a request costs more than the bytes that it may bring along.
 bool Filler::near_others(Lock& lock, ByteRange run) const {
-  if (!origin_->many_files()) return false;
   const uint64_t granule = layout_->granule();
-  const uint64_t around = shop_.options.near / granule, first = run.begin / granule, last = (run.end - 1) / granule;
+  const uint64_t around = locality().near / granule, first = run.begin / granule, last = (run.end - 1) / granule;
   for (uint64_t distance = 1; distance <= around; ++distance)
     if ((distance <= first && known(lock, first - distance)) || known(lock, last + distance)) return true;
   return false;

@@ -28,7 +28,10 @@ struct FillOptions {
   uint64_t fill_unit = 2 << 20;                        // device bytes of one demand fill; a power of two
   uint64_t prefetch_unit = 4 << 20;                    // the same of one that no reader waits for
   // A miss within `near` bytes of what was wanted before takes `along` bytes behind it with it.
-  uint64_t near = 1 << 20, along = 1 << 20;
+  struct Locality {
+    uint64_t near, along;
+  };
+  Locality of_many_files = {1 << 20, 1 << 20}, of_one_file = {64 << 10, 64 << 10};
   uint64_t shortest_run = 512 << 10;  // a reader that has read so much in order is a stream
   uint64_t longest_ahead = 64 << 20;  // device bytes of one run-ahead, which is one request to the origin
   Duration ahead_time = std::chrono::milliseconds(250);  // what a run-ahead may take at the speed seen so far
@@ -105,6 +108,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   void step(uint64_t from, bool found);
   void admit(Lock& lock, const WaiterPtr& waiter, Finished& finished);
   uint64_t claim_run(Lock& lock, ByteRange run);
+  const FillOptions::Locality& locality() const;
   bool near_others(Lock& lock, ByteRange run) const;
   uint64_t reach(Lock& lock, uint64_t from, uint64_t most) const;
   bool extend_queued(Lock& lock, ByteRange piece);

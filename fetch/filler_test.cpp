@@ -87,7 +87,7 @@ class FillerTest : public testing::Test {
     options.attach_deadline = 10s;
     options.fill_unit = kGranule;
     options.prefetch_unit = kGranule;
-    options.near = 0;
+    options.of_many_files = {0, 0};
     options.shortest_run = 2 * kGranule;
     options.longest_ahead = 4 * kGranule;
     return options;
@@ -168,8 +168,7 @@ TEST_F(FillerTest, QueuedNeighboursBecomeOneFetch) {
 
 TEST_F(FillerTest, AMissNearAnotherTakesAlongWhatFollows) {
   auto options = quick();
-  options.near = 4 * kGranule;
-  options.along = 3 * kGranule;
+  options.of_many_files = {4 * kGranule, 3 * kGranule};
   options.fill_unit = 2 * kGranule;
   options.shortest_run = 64 * kGranule;
   start(1, options);

@@ -31,7 +31,7 @@ class Layout {
  public:
   virtual ~Layout() = default;
   virtual uint64_t device_size() const = 0;  // a multiple of 4096
-  virtual uint64_t granule() const = 0;      // what is proven as one: a power of two, 64 KiB .. 4 MiB
+  virtual uint64_t granule() const = 0;      // what is proven as one: a power of two, 4 KiB .. 4 MiB
   // The fill that makes `wanted` (non-empty, inside the device) available: whole granules, and of those that the
   // fetched bytes complete anyway, the neighbours too.
   virtual Fill plan(ByteRange wanted) const = 0;

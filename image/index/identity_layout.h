@@ -11,7 +11,7 @@ namespace hydrant::image {
 
 class IdentityLayout final : public Layout {
  public:
-  // `granule` is a power of two, 64 KiB .. 4 MiB. With `leaves` (proto/merkle.h: one a granule of the padded device)
+  // `granule` is a power of two, 4 KiB .. 4 MiB. With `leaves` (proto/merkle.h: one a granule of the padded device)
   // every granule is proven; without them the caller proves the object by other means before anybody trusts it.
   IdentityLayout(uint64_t object_size, uint64_t granule, std::optional<std::vector<Digest>> leaves = std::nullopt);
 
