@@ -22,10 +22,9 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::submit(UniqueFunction<void()> task) {
-  {
-    std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(task));
-  }
+  // Notified with the lock held: when the task has run, its owner may destroy the pool at once.
+  std::lock_guard lock(mutex_);
+  queue_.push_back(std::move(task));
   wake_.notify_one();
 }
 
