@@ -38,6 +38,12 @@ const std::string& this_boot() {
   return id;
 }
 
+// 0 or -errno.
+int punch_hole(int fd, ByteRange range) {
+  const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  return ::fallocate(fd, mode, off_t(range.begin), off_t(range.size())) == 0 ? 0 : -errno;
+}
+
 }  // namespace
 
 bool BackingFile::is_read_directly(int fd) {
@@ -149,22 +155,25 @@ uint64_t BackingFile::discard(uint64_t bytes) {
   if (presence_ != Presence::kContentMap) return 0;
   auto fd = open();
   if (!fd || inject_remove() || is_read_directly(fd.get())) return 0;
+  return forget(fd.get(), [&] { return map_.take_unused(bytes / kBlockSize); });
+}
+
+uint64_t BackingFile::forget(int fd, const std::function<std::vector<ByteRange>()>& choose) {
   std::lock_guard lock(save_);  // no snapshot from before the holes becomes durable after them
-  std::vector<ByteRange> unused;
+  std::vector<ByteRange> chosen;
   uint64_t freed = 0;
   {
     // Who has begun to write finds another count when he wants to set his bits; who has not, waits.
     std::lock_guard bits(bits_);
-    unused = map_.take_unused(bytes / kBlockSize);
-    if (unused.empty()) return 0;
+    chosen = choose();
+    if (chosen.empty()) return 0;
     discarding_ = true;
     discards_.fetch_add(1);
-    for (const ByteRange& blocks : unused) freed += map_.clear(blocks.begin, blocks.end) * kBlockSize;
+    for (const ByteRange& blocks : chosen) freed += map_.clear(blocks.begin, blocks.end) * kBlockSize;
   }
-  for (const ByteRange& blocks : unused)
-    // What fails stays on the disk until it is written anew; nobody takes it for present.
-    (void)::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(blocks.begin * kBlockSize),
-                      off_t(blocks.size() * kBlockSize));
+  // What fails stays on the disk until it is written anew; nobody takes it for present.
+  if (!is_read_directly(fd))
+    for (const ByteRange& blocks : chosen) (void)punch_hole(fd, {blocks.begin * kBlockSize, blocks.end * kBlockSize});
   discarding_ = false;
   touch();
   return freed;
@@ -176,8 +185,7 @@ int BackingFile::punch(ByteRange range) {
   if (!fd) return failed("open", fd.error());
   std::lock_guard lock(save_);  // as for shrink
   map_.clear(range.begin / kBlockSize, range.end / kBlockSize);
-  if (::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(range.begin), off_t(range.size())) != 0)
-    return failed("fallocate", -errno);
+  if (int err = punch_hole(fd.get(), range)) return failed("fallocate", err);
   touch();
   return 0;
 }

@@ -122,6 +122,9 @@ class BackingFile {
   int64_t fill_once(Disk& disk, std::span<const Bytes> pieces, uint64_t offset);
   int64_t fill_proven(Disk& disk, const Proving& proving, const proto::MerkleProof& proof,
                       std::span<const Bytes> pieces, uint64_t offset);
+  // The blocks that `choose` picks, while no bit changes, are present no longer; where the kernel does not read the
+  // file by itself the disk gives them back. Yields their bytes. Writers that have begun notice (discards_).
+  uint64_t forget(int fd, const std::function<std::vector<ByteRange>()>& choose);
   bool read_whole(int fd, ByteRange granule, MutableBytes out) const;
   void drop_bits_over_holes(uint64_t file_size);
 

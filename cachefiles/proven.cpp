@@ -217,18 +217,7 @@ BackingFile::Scrubbed BackingFile::scrub(const Proving& proving, uint64_t from, 
       continue;
     // Whoever reads it now finds out, and asks for it anew; a user daemon that looks finds a hole. A file that the
     // kernel reads past us keeps the bytes until others are written over them: zeros would be worse.
-    std::lock_guard saving(save_);
-    {
-      std::lock_guard lock(bits_);
-      discarding_ = true;
-      discards_.fetch_add(1);
-      map_.clear(blocks.begin, blocks.end);
-    }
-    if (!is_read_directly(own.get()))
-      (void)::fallocate(own.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(blocks.begin * kBlockSize),
-                        off_t(blocks.size() * kBlockSize));
-    discarding_ = false;
-    touch();
+    forget(own.get(), [&] { return std::vector{blocks}; });
     out.damaged.push_back(granule);
   }
   return out;
