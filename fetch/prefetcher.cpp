@@ -114,9 +114,14 @@ Result<> MountedImages::reopen(const std::string& fsid, Deadline deadline) const
 
 Result<Prefetcher::Image> Prefetcher::image(const std::string& fsid) {
   HYDRANT_TRY(auto row, catalogue_.image(fsid));
+  return image(row);
+}
+
+// kNotFound: a single file.
+Result<Prefetcher::Image> Prefetcher::image(const ImageRow& row) {
   HYDRANT_TRY(auto facts, proto::parse_image_facts(row.facts));
   if (facts.form != "image") return fail(Code::kNotFound, row.source + " is a single file: it has no prefetch list");
-  Image image{.fsid = fsid, .manifest = {}, .layers = {}};
+  Image image{.fsid = row.fsid, .manifest = {}, .layers = {}};
   HYDRANT_TRY(image.manifest, Digest::parse(facts.manifest));
   for (const auto& each : facts.layers) {
     Layer layer{.diff_id = {}, .device = {}};
@@ -146,9 +151,15 @@ Result<proto::PrefetchList> Prefetcher::list(const Image& image) {
 
 void Prefetcher::expect(const std::string& fsid, bool background) {
   queue_.submit(Priority::kPrefetch, [this, fsid, background](std::stop_token) {
-    if (background) complete(fsid);
-    auto known = image(fsid);
-    if (!known) return expect_file(fsid);
+    auto row = catalogue_.image(fsid);
+    if (!row) return;
+    for (const std::string& device : row->devices)
+      if (background) objects_.complete(device);
+    auto known = image(*row);
+    // Whoever opens a file reads its beginning first: it is fetched while the mount is being made.
+    if (!known && known.error().code == Code::kNotFound)
+      for (const std::string& device : row->devices) objects_.prefetch(device, {{0, kFileHead}});
+    if (!known) return;
     auto replayed = replay(*known);
     if (replayed)
       log::info("prefetch.replay",
@@ -158,12 +169,6 @@ void Prefetcher::expect(const std::string& fsid, bool background) {
   });
   learn_later(fsid, kFirstLook);
   learn_later(fsid, kSecondLook);
-}
-
-void Prefetcher::complete(const std::string& fsid) {
-  auto row = catalogue_.image(fsid);
-  if (!row) return;
-  for (const std::string& device : row->devices) objects_.complete(device);
 }
 
 void Prefetcher::resume() { resume_at(Instant::min(), kResumeTries); }
@@ -179,19 +184,14 @@ void Prefetcher::resume_at(Instant when, unsigned tries) {
         for (const auto& mount : *mounts) {
           auto facts = proto::parse_image_facts(mount.image);
           if (!facts || !facts->background) continue;
-          complete(mount.fsid);
+          auto row = catalogue_.image(mount.fsid);
+          if (!row) continue;  // another daemon's
+          for (const std::string& device : row->devices) objects_.complete(device);
           if (auto reopened = mounted_.reopen(mount.fsid, Deadline::after(kAskDeadline)); !reopened)
             log::warn("prefetch.resume", {{"fsid", mount.fsid}, {"reason", reopened.error().what}});
         }
       },
       when);
-}
-
-// Whoever opens a file reads its beginning first: it is fetched while the mount is being made.
-void Prefetcher::expect_file(const std::string& fsid) {
-  auto row = catalogue_.image(fsid);
-  if (!row) return;
-  for (const std::string& device : row->devices) objects_.prefetch(device, {{0, kFileHead}});
 }
 
 void Prefetcher::learn_later(const std::string& fsid, Duration after) {

@@ -66,13 +66,12 @@ class Prefetcher {
   };
 
   Result<Image> image(const std::string& fsid);
+  Result<Image> image(const ImageRow& row);
   void resume_at(Instant when, unsigned tries);
-  void complete(const std::string& fsid);
   Result<image::FileTable> file_table(const Layer& layer);
   Result<proto::PrefetchList> list(const Image& image);
   Result<proto::PrefetchReply> replay(const Image& image);
   Result<proto::PrefetchReply> fetch_paths(const Image& image, const std::vector<std::string>& paths);
-  void expect_file(const std::string& fsid);
   void learn_later(const std::string& fsid, Duration after);
 
   const Paths paths_;
