@@ -107,7 +107,8 @@ TEST(Privileges, FilesOutsideAreNotWritten) {
 TEST(Privileges, OtherSystemCallsFail) {
   static constexpr int kAllowed[] = {SYS_read,       SYS_write,  SYS_openat, SYS_close,  SYS_newfstatat,
                                      SYS_exit_group, SYS_clone,  SYS_wait4,  SYS_socket, SYS_rt_sigaction,
-                                     SYS_mmap,       SYS_munmap, SYS_brk,    SYS_futex,  SYS_rt_sigprocmask};
+                                     SYS_mmap,       SYS_munmap, SYS_brk,    SYS_futex,  SYS_rt_sigprocmask,
+                                     SYS_sigaltstack};  // the last is AddressSanitizer's
   expect_held(in_child([] {
     HOLDS(forbid_new_privileges());
     auto done = restrict_system_calls(kAllowed);

@@ -89,6 +89,13 @@ Outcome ensure_engine(const Daemons& daemons, bool no_start) {
   return give_up({ExitStatus::kNoDaemon, "no user daemon is attached to the engine at " + daemons.hydrantd_socket()});
 }
 
+// What cannot be a single file, as far as that can be told without asking anybody.
+bool is_tree(const MountOptions& options) {
+  auto source = proto::SourceReference::parse(options.arguments.front());
+  return (options.as != "auto" && options.as != "file") ||
+         (source && (source->kind == proto::SourceKind::kRegistry || source->kind == proto::SourceKind::kOciDir));
+}
+
 }  // namespace
 
 Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
@@ -102,7 +109,7 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
   if (!target) return give_up(std::move(target).error());
   const Failure no_directory{ExitStatus::kUsage,
                              dir + ": not a directory; on a file only a single file can be mounted"};
-  if (by_id && *target == MountPoint::kFile) return give_up(no_directory);
+  if (*target == MountPoint::kFile && (by_id || is_tree(options))) return give_up(no_directory);
   Daemons daemons{common.root, common.socket};
   if (auto ok = by_id ? ensure_engine(daemons, options.no_start) : ensure_daemons(daemons, options.no_start); !ok)
     return ok;

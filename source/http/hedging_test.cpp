@@ -89,8 +89,8 @@ TEST_F(HedgedReads, AnAnswerThatDoesNotBeginIsAskedForOnceMore) {
   EXPECT_EQ(got_, expected(FirstBytes::kFewest + 1));
   EXPECT_EQ(client_->hedged(), 1u);
   EXPECT_EQ(server.requests().size(), FirstBytes::kFewest + 2);
-  ASSERT_TRUE(read(*blob)) << "the connection that answered is used again";
-  EXPECT_EQ(server.connections(), 2u);
+  ASSERT_TRUE(read(*blob));
+  EXPECT_EQ(server.connections(), 1 + client_->hedged()) << "the connection that answered is used again";
 }
 
 TEST_F(HedgedReads, ASecondRequestThatIsRefusedHarmsNobody) {

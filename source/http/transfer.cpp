@@ -167,7 +167,8 @@ size_t on_body(char* data, size_t size, size_t count, void* exchange) {
 struct ConnectionPool::Connection {
   Connection() : multi(curl_multi_init()) {
     HYDRANT_CHECK(multi, "out of memory");
-    curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS, 1L);
+    // Two while a request is out twice: else the one that answers would be closed for the other's sake.
+    curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS, 2L);
   }
   const Multi multi;
 };
