@@ -45,7 +45,7 @@ lint:
 fuzz:
 	@$(PACKAGES) build fuzz
 	@cmake --preset fuzz --log-level=WARNING > /dev/null
-	@cmake --build build-fuzz -j $(JOBS)
+	@cmake --build build-fuzz -j $(JOBS) --target fuzzers
 	@scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
 # The same scripts on a real kernel that has /dev/cachefiles (Linux 6.1, built once, booted in qemu) and on our engine,
