@@ -41,10 +41,26 @@ class Case(unittest.TestCase):
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return target
 
-    def same_tree(self, expected, actual):
+    def both_ways(self, directory, expected, *differences):
+        """The layout is mounted with nothing known of it; then with indexes alone, so that everything is read in the middle of
+        its layers. Yields the latter mount, and what the registry had sent when it was ready."""
+        reference = self.push(directory)
+        mounted = self.hydrant.mount(reference)
+        self.same_tree(expected, mounted, *differences)
+        self.hydrant.ok("umount", mounted)
+        self.hydrant.forget()
+        self.hydrant.ok("index", reference)
+        before = self.registry.bytes_sent()
+        mounted = self.hydrant.mount(reference)
+        sent = self.registry.bytes_sent() - before
+        self.same_tree(expected, mounted, *differences)
+        return mounted, sent
+
+    def same_tree(self, expected, actual, *differences):
+        """`differences` are options of compare_trees.py."""
         compare = pathlib.Path(images.__file__).parent / "compare_trees.py"
-        done = subprocess.run(["/usr/bin/python3", str(compare), str(expected), str(actual)], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(["/usr/bin/python3", str(compare), *differences, str(expected), str(actual)],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.assertEqual(done.returncode, 0, done.stdout[-4000:] + self.hydrant.logs())
 
     def fails(self, status, words, verb, *arguments, **options):

@@ -17,16 +17,7 @@ from sandbox import BIN, BUILD, Hydrant, Registry, free_port, small_disk
 
 
 def tar_of(**files):
-    """A tar with these files, by name."""
-    import io
-    import tarfile
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
+    return oci.tar_of(files)
 
 
 class BadImages(Case):

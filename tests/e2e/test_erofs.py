@@ -21,21 +21,11 @@ class ErofsLayers(Case):
             written.add_layer(layer, media_type)
         return written.finish().directory
 
-    def both_ways(self, directory, expected):
-        """Streamed, and in the middle of the layers with an empty cache; yields what the latter fetched and is in all."""
-        reference = self.push(directory)
-        streamed = self.hydrant.mount(reference)
-        self.same_tree(expected, streamed)
-        self.hydrant.ok("umount", streamed)
-        self.hydrant.ok("stop")
-        shutil.rmtree(self.hydrant.root)
-        self.hydrant.ok("index", reference)
-        before = self.registry.bytes_sent()
-        lazy = self.hydrant.mount(reference)
-        facts = self.hydrant.ok("stat", "--json", lazy)["image"]
+    def lazy_both_ways(self, directory, expected):
+        mounted, sent = self.both_ways(directory, expected)
+        facts = self.hydrant.ok("stat", "--json", mounted)["image"]
         self.assertTrue(all(layer["lazy"] for layer in facts["layers"]), facts)
-        self.assertLess(self.registry.bytes_sent() - before, 100_000)
-        self.same_tree(expected, lazy)
+        self.assertLess(sent, 100_000)
 
     def tree(self, *fills):
         top = self.temporary() / "tree"
@@ -55,9 +45,8 @@ class ErofsLayers(Case):
         for flags in ([], ["-Eforce-inode-extended"], ["--chunksize=65536"]):
             with self.subTest(flags=flags):
                 image = erofs.make(tree, *flags)
-                self.both_ways(self.image(image), erofs.mount(image, self.temporary()))
-                self.hydrant.ok("stop")
-                shutil.rmtree(self.hydrant.root)
+                self.lazy_both_ways(self.image(image), erofs.mount(image, self.temporary()))
+                self.hydrant.forget()
 
     def test_layers_with_whiteouts_and_opaque_directories(self):
         bottom = self.tree(images.layer_of_changes)
@@ -74,7 +63,7 @@ class ErofsLayers(Case):
         top = self.tree(images.layer_of_returns)
         os.unlink(top / "srv/gone/back")
         layers = [erofs.make(tree) for tree in (bottom, middle, top)]
-        self.both_ways(self.image(*layers), erofs.overlay(layers, self.temporary()))
+        self.lazy_both_ways(self.image(*layers), erofs.overlay(layers, self.temporary()))
 
     def test_a_whole_image_in_zstd_frames(self):
         image = erofs.make(self.tree(images.layer_of_changes))
@@ -82,7 +71,7 @@ class ErofsLayers(Case):
                           for at in range(0, len(image), 1 << 20))
         written = oci.Image(self.temporary() / "image")
         written.add_layer(image, erofs.LAYER + "+zstd", stored=stored)
-        self.both_ways(written.finish().directory, erofs.mount(image, self.temporary()))
+        self.lazy_both_ways(written.finish().directory, erofs.mount(image, self.temporary()))
 
     def test_beside_tar_layers_and_under_a_wrong_media_type(self):
         many = oci.layer_tars(images.path("many"))
@@ -94,7 +83,7 @@ class ErofsLayers(Case):
         for tar in (many[1], oci.tar_directory(top)):
             tars.add_layer(tar)
         expected = self.unpack(tars.finish().directory)
-        self.both_ways(written.finish().directory, expected)
+        self.lazy_both_ways(written.finish().directory, expected)
 
     def test_a_chunk_index_of_its_own_is_no_layer_and_diff_ids_may_be_missing(self):
         image = erofs.make(self.tree(lambda top: images.text_file(top / "hello", "hello\n")))
@@ -142,8 +131,7 @@ class ErofsLayers(Case):
                     written.add_layer(chunked.plain, chunked.media_type, stored=chunked.stored,
                                       annotations=chunked.annotations)
                     self.mounts_by_chunks(written, image)
-                self.hydrant.ok("stop")
-                shutil.rmtree(self.hydrant.root)
+                self.hydrant.forget()
 
     def test_a_chunk_that_is_not_the_indexs_gives_eio_and_an_index_that_is_not_the_manifests_is_passed_over(self):
         data = random.Random(9).randbytes(8 << 20)

@@ -3,9 +3,11 @@
 import gzip
 import hashlib
 import http.client
+import io
 import json
 import pathlib
 import subprocess
+import tarfile
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -23,6 +25,17 @@ def tar_directory(directory, *flags):
     command = ["tar", "--format=posix", "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--sparse",
                *flags, "-C", str(directory), "-cf", "-", "."]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+
+
+def tar_of(files):
+    """A layer with these files, by name."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
 
 
 class Image:
@@ -113,6 +126,6 @@ def push(directory, port, name, tag="latest", auth=None, beside=()):
             push_blob(blob)
         body = json.dumps(other).encode()
         request("PUT", f"/v2/{name}/manifests/{sha256(body)}", body, **{"Content-Type": other["mediaType"]})
-    request("PUT", f"/v2/{name}/manifests/{tag}", raw, **{"Content-Type": manifest["mediaType"]})
+    request("PUT", f"/v2/{name}/manifests/{tag}", raw, **{"Content-Type": manifest.get("mediaType", MANIFEST)})
     connection.close()
     return descriptor["digest"]

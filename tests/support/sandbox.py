@@ -113,16 +113,19 @@ class Registry:
     def blob_path(self, digest):
         return self.directory / "data/docker/registry/v2/blobs/sha256" / digest[7:9] / digest[7:] / "data"
 
-    def bytes_sent(self):
-        """Body bytes of all answers so far, by the registry's own access log (combined format)."""
+    def answers(self):
+        """(request line, body bytes) of each answer so far, by the registry's own access log (combined format)."""
         self.log.flush()
-        total = 0
+        found = []
         for line in (self.directory / "log").read_text(errors="replace").splitlines():
             parts = line.split('"')
             if len(parts) > 2 and " HTTP/1." in parts[1]:
                 size = parts[2].split()
-                total += int(size[1]) if len(size) > 1 and size[1].isdigit() else 0
-        return total
+                found.append((parts[1], int(size[1]) if len(size) > 1 and size[1].isdigit() else 0))
+        return found
+
+    def bytes_sent(self):
+        return sum(size for _, size in self.answers())
 
     def close(self):
         self.process.kill()
@@ -239,6 +242,11 @@ class Hydrant:
         directory = self.new_dir()
         self.ok("mount", *options, source, directory)
         return directory
+
+    def forget(self):
+        """Becomes a machine that has never seen an image."""
+        self.ok("stop")
+        shutil.rmtree(self.root)
 
     def log_in(self, registry, user, password):
         (self.base / "docker").mkdir(exist_ok=True)
