@@ -14,6 +14,8 @@ export PYTHONPATH=$PWD/tests/support PYTHONDONTWRITEBYTECODE=1
 apart=(unshare --mount --propagation private --pid --fork --kill-child --mount-proc /usr/bin/python3)
 echo "== sequential reads of one big file"
 "${apart[@]}" bench/sequential_read.py
+echo "== mounting an image of many layers by its index"
+"${apart[@]}" bench/many_layers.py
 echo "== time to ready of the demo image"
 scripts/demo.sh --json
 echo "== the same, and until everything is read, against containerd over shaped links"

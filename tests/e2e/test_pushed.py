@@ -4,6 +4,7 @@ import json
 import subprocess
 import urllib.request
 
+import estargz
 import oci
 from case import NOT_FOUND, UNSUPPORTED, USAGE, Case
 from sandbox import Hydrant, wait_until
@@ -56,6 +57,31 @@ class Pushed(Case):
         self.assertEqual(facts["streamed_bytes"], 0)
         self.assertLess(sent, facts["compressed_bytes"] * 0.02, (sent, facts["compressed_bytes"]))
         self.same_tree(self.unpack("many"), mounted)
+
+    def test_sixty_layers_cost_two_requests_each_at_most_before_the_first_read(self):
+        layers = [oci.tar_of({f"layer-{number}/{name}": b"%d\n" % number * 5000 for name in "abc"})
+                  for number in range(60)]
+        plain, lazy = oci.Image(self.temporary() / "plain"), oci.Image(self.temporary() / "estargz")
+        for tar in layers:
+            plain.add_layer(tar)
+            layer = estargz.Layer(tar)
+            lazy.add_layer(layer.tar, stored=layer.stored, annotations=layer.annotations)
+        secret, public = self.keys()
+        reference = self.push(plain.finish().directory)
+        self.hydrant.ok("index", "--push", "--sign-key", secret, reference)
+        self.hydrant.ok("convert", reference, reference.replace(":latest", ":lazy"))
+        cases = {"pushed": reference, "converted": reference.replace(":latest", ":lazy"),
+                 "eStargz": self.push(lazy.finish().directory)}
+        for case, name in cases.items():
+            with self.subTest(case):
+                node = self.node(public)
+                before = len(self.registry.answers())
+                mounted = node.mount(name, "--no-prefetch")
+                asked = self.registry.answers()[before:]
+                self.assertLessEqual(len(asked), 2 * 60, asked)
+                facts = node.ok("stat", "--json", mounted)["image"]
+                self.assertTrue(all(layer["pushed"] or layer["toc"] for layer in facts["layers"]), facts)
+                self.assertEqual((mounted / "layer-59/c").read_bytes(), b"59\n" * 5000)
 
     def test_what_nobody_vouches_for_is_used_when_asked_for_alone_and_then_proven(self):
         reference = self.push("small")
