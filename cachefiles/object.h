@@ -20,7 +20,7 @@ class CacheVolume;
 class CookieCore;
 
 // Held by its cookie while attached, by the cache's list, by its requests and by the daemon's handle.
-class Object : public std::enable_shared_from_this<Object>, private Reopener {
+class Object final : public std::enable_shared_from_this<Object>, private Reopener {
  public:
   Object(std::shared_ptr<Cache> cache, std::shared_ptr<CookieCore> cookie, std::shared_ptr<CacheVolume> volume,
          uint8_t fanout);

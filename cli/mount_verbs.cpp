@@ -193,15 +193,18 @@ namespace {
 constexpr int64_t kWatched = 120;
 
 // fetchd looks at a start some seconds after its mount; of one that is over before, or goes on after that, it learns
-// here. Best effort.
-void learn_before_end(const Daemons& daemons, AdminClient& hydrantd, const std::string& dir) {
-  auto stat = hydrantd.call<proto::StatMountReply>(HydrantdRequest(proto::StatMountRequest{.dir = dir}));
+// here. Best effort: a daemon that is stuck costs a moment, and no connection that somebody else uses.
+void learn_before_end(const Daemons& daemons, const std::string& dir) {
+  auto hydrantd = daemons.hydrantd();
+  if (!hydrantd) return;
+  auto stat = hydrantd->call<proto::StatMountReply>(HydrantdRequest(proto::StatMountRequest{.dir = dir}),
+                                                    {.total = Deadline::after(std::chrono::milliseconds(300))});
   if (!stat || ::time(nullptr) - stat->mounted_at > kWatched) return;
   auto facts = proto::parse_image_facts(stat->image);
   if (!facts || !facts->prefetch || facts->form != "image") return;
   if (auto fetchd = daemons.fetchd())
     (void)fetchd->call<proto::PrefetchReply>(FetchdRequest(proto::LearnRequest{.fsid = stat->fsid}),
-                                             {.total = Deadline::after(seconds(2))});
+                                             {.total = Deadline::after(seconds(1))});
 }
 
 }  // namespace
@@ -212,7 +215,7 @@ Outcome run_umount(const CommonOptions& common, const UmountOptions& options) {
   Daemons daemons{common.root, common.socket};
   auto hydrantd = daemons.hydrantd();
   if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
-  if (common.socket.empty()) learn_before_end(daemons, *hydrantd, dir);
+  if (common.socket.empty()) learn_before_end(daemons, dir);
   Patience patience = patience_of(options.timeout_s);
   auto reply = hydrantd->call<proto::EmptyReply>(
       HydrantdRequest(proto::UmountRequest{.dir = dir, .lazy = options.lazy}), patience);
