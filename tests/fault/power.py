@@ -13,7 +13,6 @@ import bisect
 import collections
 import contextlib
 import ctypes
-import hashlib
 import mmap
 import os
 import pathlib
@@ -27,9 +26,8 @@ import tempfile
 import threading
 import time
 
-import oci
-import oracle
-from sandbox import BIN, Hydrant, Registry, kill_all, wait_until
+from origins import Origins, sha256
+from sandbox import BIN, Hydrant, kill_all, wait_until
 
 MEGA = 1 << 20
 # What a disk writes whole. ext4 does not survive half a superblock, which is the first block.
@@ -38,7 +36,6 @@ RECORD = struct.Struct("<QII")  # recorded_disk_main.cpp
 DISK_SIZE = 320 * MEGA  # the least that xfs takes
 # File system and mount options. A short commit interval makes more states to cut at.
 KINDS = {"ext4": ("ext4", "commit=1"), "writeback": ("ext4", "commit=1,data=writeback"), "xfs": ("xfs", "")}
-USER, PASSWORD = "somebody", "swordfish"
 
 
 def call(*command):
@@ -152,37 +149,6 @@ class Replay:
         return f"write {number} of {len(self.writes)}, {number - flushed} after the last flush, {how} of them"
 
 
-class Origins:
-    """A registry with two images, and a file. `content` is what each mount must show: {name: {path: SHA-256}}."""
-
-    def __init__(self, directory, choose):
-        self.registry = Registry(USER, PASSWORD)
-        self.sources, self.content = {}, {}
-        for name, size in (("streamed", 4 * MEGA), ("indexed", 16 * MEGA)):
-            tree = directory / f"{name}.tree"
-            tree.mkdir()
-            (tree / "big").write_bytes(choose.randbytes(size))
-            for number in range(40):
-                (tree / f"small{number}").write_bytes(choose.randbytes(choose.randrange(20000)))
-            image = oci.Image(directory / name)
-            image.add_layer(oci.tar_directory(tree))
-            image.finish()
-            oci.push(image.directory, self.registry.port, name, auth=self.registry.auth)
-            self.sources[name] = self.registry.name(name) + ":latest"
-            self.content[name] = {path.name: sha256(path) for path in tree.iterdir()}
-        oracle.write(directory / "oracle.bin", 6144)
-        self.sources["file"] = f"file://{directory}/oracle.bin"
-        self.content["file"] = {"oracle.bin": sha256(directory / "oracle.bin")}
-
-    def close(self):
-        self.registry.close()
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class Workload:
     """What people do: first mounts, lazy mounts, lists, room made, daemons ended and killed, and two readers all the while.
     Leaves everything as it is."""
@@ -197,7 +163,7 @@ class Workload:
                        for number, work in enumerate((self.read, self.read, self.write_back))]
 
     def run(self, brief):
-        self.hydrant.log_in(self.origins.registry.name("")[:-1], USER, PASSWORD)
+        self.origins.log_in(self.hydrant)
         for other in self.others:
             other.start()
         try:
@@ -331,16 +297,11 @@ class Aftermath:
         if done.returncode != 0:
             self.wrong.append(f"{name} cannot be mounted: {done.stderr}")
             return
-        content = self.origins.content[name]
-        if {path.name for path in directory.iterdir()} != set(content):
+        if {path.name for path in directory.iterdir()} != set(self.origins.content[name]):
             self.wrong.append(f"{name}: {sorted(os.listdir(directory))[:5]}")
-        for path, digest in content.items():
-            try:
-                if sha256(directory / path) != digest:
-                    self.wrong.append(f"{name}: {path} has wrong bytes")
-                self.counts["files read"] += 1
-            except OSError as error:
-                self.wrong.append(f"{name}: {path}: {error}")
+        good, wrong, failed = self.origins.look(name, directory)
+        self.counts["files read"] += good
+        self.wrong += wrong + failed
         self.hydrant.ok("umount", directory)
         directory.rmdir()
 
@@ -374,7 +335,7 @@ def one_disk(kind, seed, cuts, brief, until):
             place = replay.places[number - 1] if number else 0
             offline = [name for begin, to, name in workload.complete if begin <= place <= to]
             with attached(replay.image, disk.point, disk.options), Hydrant(root=disk.point / "root") as hydrant:
-                hydrant.log_in(origins.registry.name("")[:-1], USER, PASSWORD)
+                origins.log_in(hydrant)
                 try:
                     told = Aftermath(hydrant, origins, counts).check(options, offline)
                 except AssertionError as error:

@@ -183,11 +183,16 @@ class Relay:
             while data := source.recv(65536):
                 if counted:
                     self.pace(len(data))
+                    data = self.altered(data)
                 target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         source.close()  # the other thread closes the other end
+
+    def altered(self, data):
+        """What the client gets for what the registry sent; for those who lie."""
+        return data
 
     def pace(self, size):
         self.open.wait()
