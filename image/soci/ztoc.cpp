@@ -14,7 +14,7 @@
 namespace hydrant::image {
 namespace {
 
-constexpr uint32_t kGranule = LayerBuilderOptions{}.granule;
+const uint32_t kGranule = LayerBuilderOptions{}.granule;
 constexpr int kWindowLevel = 3;
 constexpr size_t kPackedCheckpoint = 8 + 8 + 1 + kWindowSize;  // in, out, bits, window
 constexpr uint64_t kFirstMemberHeader = 10;                    // where version 1 takes the data to begin
