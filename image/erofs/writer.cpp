@@ -309,7 +309,9 @@ void Writer::write_inode(InodeIndex inode) {
   uint16_t format = inode_format(placement.layout, placement.extended);
   auto xattr_count =
       static_cast<uint16_t>(placement.body == 0 ? 0 : 1 + (placement.body - sizeof(XattrHeader)) / sizeof(uint32_t));
-  auto mode = static_cast<uint16_t>(type_bits(file.type) | (file.mode & 07777));
+  // Nobody's permissions are asked for a symbolic link, and there is no unpacking one with other bits.
+  const unsigned permissions = file.type == FileType::kSymlink ? 0777 : file.mode & 07777;
+  auto mode = static_cast<uint16_t>(type_bits(file.type) | permissions);
   uint32_t nlink = tree_.inodes[inode].nlink;
   uint64_t at = inode_at(placement);
   if (placement.extended) {

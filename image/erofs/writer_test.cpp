@@ -277,6 +277,7 @@ TEST(ErofsWriter, KeepsWhatInodesSay) {
   EXPECT_EQ(reader.files["/dev"].u, (70000 & 0xff) | 259 << 8 | (70000 & ~0xff) << 12);
   EXPECT_EQ(reader.files["/dev"].mode, S_IFBLK | 0644);
   EXPECT_EQ(reader.files["/link"].content, link.link_target);
+  EXPECT_EQ(reader.files["/link"].mode, S_IFLNK | 0777) << "whatever its layer says";
   EXPECT_EQ(reader.files["/old"].mtime, -5);
   EXPECT_EQ(reader.files["/old"].uid, 4'000'000'000);
   EXPECT_EQ(reader.files["/old"].nlink, 2u);

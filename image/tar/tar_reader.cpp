@@ -74,7 +74,8 @@ class TarReader::Parser {
   bool member_is_due_ = false;
 
   // The member whose payload is being read.
-  FileEntry entry_;
+  FileEntry entry_;   // until it is announced
+  std::string path_;  // of one that has a payload
   uint64_t payload_end_ = 0;
   uint64_t member_end_ = 0;  // payload_end_ and padding
   uint64_t payload_begin_ = 0;
@@ -104,7 +105,8 @@ Result<> TarReader::Parser::finish() const {
   if (failed_) return fail(*failed_);
   bool between_members = state_ == State::kHeader && block_size_ == 0 && !member_is_due_;
   if (between_members || state_ == State::kEnd) return {};
-  return fail(Code::kCorrupt, "the tar archive is truncated: it stops at byte " + std::to_string(offset_));
+  return fail(Code::kCorrupt, "the tar archive is truncated: it stops at byte " + std::to_string(offset_) +
+                                  (state_ == State::kPayload ? ", inside " + printable(path_) : ""));
 }
 
 Result<> TarReader::Parser::step(Bytes& bytes) {
@@ -284,6 +286,7 @@ Result<> TarReader::Parser::announce(std::vector<TarSegment> segments) {
   segments_ = segments;
   segment_ = 0;
   TarData data{.tar_offset = payload_begin_, .segments = std::move(segments)};
+  if (!segments_.empty()) path_ = entry_.path;
   HYDRANT_TRY_VOID(visitor_.on_entry(std::move(entry_), std::move(data)));
   if (segments_.empty()) return end_payload();
   state_ = State::kPayload;

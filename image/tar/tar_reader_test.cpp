@@ -370,6 +370,7 @@ TEST(TarReader, NoticesATruncatedArchiveAtEveryByte) {
     ASSERT_FALSE(outcome.result) << size;
     EXPECT_EQ(outcome.result.error().code, Code::kCorrupt);
   }
+  EXPECT_THAT(read(whole.substr(0, whole.size() - 400)).result.error().what, HasSubstr("inside \"f\""));
   EXPECT_TRUE(read(whole).result);
   EXPECT_TRUE(read("").result);
 }
