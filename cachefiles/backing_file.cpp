@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "base/boot_id.h"
 #include "base/digest.h"
@@ -289,14 +290,15 @@ void BackingFile::load_map(const std::string& maps_directory, uint64_t object_si
   load_proof(maps_directory, object_size, trust);
   struct stat stat;
   if (::fstat(fd.get(), &stat) != 0) return;
-  if (proof() && !trust.clean) {
+  const std::string path = map_path(maps_directory);
+  if (proof() && ::access((path + kUnprovenSuffix).c_str(), F_OK) == 0) {
     unproven_ = true;
     // What is hashed is to be what the disk has: a page may be clean because its write-back failed.
     ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
   }
   auto file_size = static_cast<uint64_t>(stat.st_size);
   size_t limit = proto::content_map_file_size(file_size / proto::kMapLeafBytes + 1);
-  auto text = read_file(map_path(maps_directory), limit);
+  auto text = read_file(path, limit);
   if (!text) return;
   auto map = proto::decode_content_map(as_bytes(*text));
   if (!map || map->inode != id().inode || map->identity != identity_ || map->object_size != object_size ||
@@ -305,7 +307,6 @@ void BackingFile::load_map(const std::string& maps_directory, uint64_t object_si
     return;
   }
   generation_ = map->generation;
-  if (unproven_) return;
   for (const auto& leaf : map->leaves)
     for (unsigned bit = 0; bit < proto::kMapLeafBlocks; ++bit)
       if (leaf.bits[bit / 64] >> (bit % 64) & 1) {
@@ -357,26 +358,47 @@ int BackingFile::save_map(Disk& disk, const std::string& maps_directory, const s
     return made.error().sys ? -made.error().sys : -EIO;
   }
   map_.mark_durable(file.leaves);
+  if (unproven_ && complete(size)) {
+    ::unlink((path + kUnprovenSuffix).c_str());
+    unproven_ = false;
+  }
   return 0;
 }
 
 namespace {
 
-void delete_both(const std::string& map) {
+void delete_all_of(const std::string& map) {
   ::unlink(map.c_str());
+  ::unlink((map + kUnprovenSuffix).c_str());
   ::unlink((map + kLeavesSuffix).c_str());
 }
 
 }  // namespace
 
 void BackingFile::delete_map(const std::string& maps_directory) const {
-  if (has_identity_) delete_both(map_path(maps_directory));
+  if (has_identity_) delete_all_of(map_path(maps_directory));
+}
+
+// Without a sync: where this is lost, the next end was unclean, too.
+int doubt_maps(const std::string& maps_directory) {
+  std::error_code error;
+  for (std::filesystem::recursive_directory_iterator entry(maps_directory, error), end; !error && entry != end;
+       entry.increment(error)) {
+    auto map = entry->path();
+    if (map.extension() != kLeavesSuffix) continue;
+    map.replace_extension();
+    const std::string doubted = map.string() + kUnprovenSuffix;
+    if (::rename(map.c_str(), doubted.c_str()) == 0) continue;
+    // There may be no map yet of what is on the disk.
+    if (errno != ENOENT || !open_file(doubted, O_WRONLY | O_CREAT)) return -EIO;
+  }
+  return -error.value();
 }
 
 void delete_map_of(int fd, const std::string& maps_directory) {
   proto::FileIdentity identity;
   if (::fgetxattr(fd, proto::kIdentityLabelName, identity.data(), identity.size()) == ssize_t(identity.size()))
-    delete_both(map_path_of(maps_directory, identity));
+    delete_all_of(map_path_of(maps_directory, identity));
 }
 
 }  // namespace hydrant::cachefiles

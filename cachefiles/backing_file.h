@@ -93,11 +93,11 @@ class BackingFile {
   // Gives a new file its identity. 0 or -errno.
   int make_identity();
   struct Trust {
-    bool clean = true;   // the engine before us ended in order
+    bool clean = true;   // the engine before us ended in order; else the leaves are looked at, too
     bool proofs = true;  // leaves that lie beside the map are required
   };
   // Believes the stored map if it is this file's (docs/formats/content-map.md); otherwise nothing is present. Of a file
-  // that has leaves nothing is believed after an unclean end: what is on the disk must prove itself.
+  // that has leaves, what was on the disk at an unclean end must prove itself.
   void load_map(const std::string& maps_directory, uint64_t object_size, Trust trust);
   // Makes what is present durable: data, then the map. Does nothing for a clean file. 0, or -errno and the file stays
   // unsaved. `object_size` is asked once saving may be claimed again: whoever changes the size after that can queue the
@@ -152,6 +152,11 @@ class BackingFile {
 };
 
 inline constexpr char kLeavesSuffix[] = ".leaves";
+inline constexpr char kUnprovenSuffix[] = ".unproven";
+
+// After an unclean end: no map of a file that has leaves is believed any more (docs/formats/content-map.md). 0 or
+// -errno.
+int doubt_maps(const std::string& maps_directory);
 
 // The map, and the leaves, of a file that is about to be removed by somebody who has no BackingFile of it.
 void delete_map_of(int fd, const std::string& maps_directory);

@@ -80,7 +80,10 @@ int Cache::take_clean_mark() {
   const bool marked = ::unlinkat(root_.get(), kCleanMark, 0) == 0;
   if (!marked && errno != ENOENT) return -errno;
   was_clean_ = fresh || marked;
-  if (!was_clean_) log::info("cachefiles.unclean", {{"dir", directory_}});
+  if (!was_clean_) {
+    log::info("cachefiles.unclean", {{"dir", directory_}});
+    if (int err = engine_.options().verify ? doubt_maps(maps_directory_) : 0) return err;
+  }
   if (!marked) return 0;
   Fd maps(::openat(root_.get(), "maps", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   return maps && ::fsync(maps.get()) == 0 ? 0 : -errno;

@@ -244,7 +244,8 @@ int BackingFile::prove(const std::string& maps_directory, const proto::MerklePro
   // map goes first, for it vouches for them.
   const LeafFile file = leaves(proof, maps_directory);
   if (!make_directories(file.path.substr(0, file.path.rfind('/')))) return -EIO;
-  ::unlink(map_path(maps_directory).c_str());
+  const std::string map = map_path(maps_directory);
+  ::rename(map.c_str(), (map + kUnprovenSuffix).c_str());
   if (!replace_unsynced(file.path, as_bytes(*text))) return -EIO;
   auto* fresh = new proto::MerkleProof(proof);
   // What is replaced here nobody looks at yet.

@@ -275,6 +275,41 @@ TEST_F(VerifyTest, AfterAnUncleanEndBytesProveThemselvesBeforeTheyAreRead) {
   EXPECT_TRUE(again.cookie->complete()) << "durable again";
 }
 
+// The next end may be clean: that says nothing of what the unclean one left.
+TEST_F(VerifyTest, WhatWasNotHashedAfterAnUncleanEndStaysInDoubt) {
+  BO();
+  auto o = proven();
+  ASSERT_EQ(write(o, good, 0, kSize), int64_t{kSize});
+  ASSERT_TRUE(engine().flush());
+  forget(o.cookie);
+  die();
+  flip(kGranule + 7);
+  BO();
+  stop();
+  BO();
+  {
+    auto again = opened("key", kSize);
+    EXPECT_EQ(C(*again.cookie, 0, kGranule)->wait(), 0) << "it proves itself";
+    EXPECT_FALSE(again.cookie->present({kGranule, kGranule + kBlock}));
+    forget(again.cookie);
+  }
+  stop();
+  BO();
+  auto again = opened("key", kSize);
+  EXPECT_TRUE(again.cookie->present({0, kGranule}));
+  EXPECT_FALSE(again.cookie->present({kGranule, kGranule + kBlock}));
+  EXPECT_EQ(C(*again.cookie, 2 * kGranule, kSize - 2 * kGranule)->wait(), 0) << "it is not fetched again";
+  auto read = C(*again.cookie, kGranule, kBlock);
+  auto asked = next();
+  ASSERT_EQ(write(again, good, kGranule, 2 * kGranule), int64_t{kGranule});
+  cr(again.fd, asked.msg_id);
+  EXPECT_EQ(read->wait(), 0);
+  ASSERT_TRUE(engine().flush());
+  EXPECT_TRUE(again.cookie->complete());
+  for (auto& entry : std::filesystem::recursive_directory_iterator(dir.path() + "/maps"))
+    EXPECT_NE(entry.path().extension(), ".unproven") << "no doubt is left";
+}
+
 // A map without leaves is worth what it always was: it names only what is durable.
 TEST_F(VerifyTest, AfterAnUncleanEndObjectsWithoutAProofKeepWhatIsDurable) {
   BO();
