@@ -320,12 +320,21 @@ TEST_F(Scars, AHandleKeptAfterItsCloseWritesNowhereAndHarmsNobody) {
   EXPECT_EQ(engine().open_channel({}, &other), 0);
 }
 
-TEST_F(Scars, E9_AFileWithoutALabelIsReplacedWhereThatIsWanted) {
+TEST_F(Scars, E9_WhatHasNoLabelIsReplacedWhereThatIsWanted) {
   options.replace_unlabelled = true;
   BO();
   { opened("key", 4096); }
   stop();
   ASSERT_EQ(::removexattr((dir.path() + "/" + files().at(0)).c_str(), "user.CacheFiles.cache"), 0);
+  BO();
+  opened("key", 4096);
+  stop();
+  ASSERT_EQ(::removexattr((dir.path() + "/" + files().at(0)).c_str(), "user.CacheFiles.cache"), 0);
+  BO();
+  opened("key", 4096);
+  stop();
+  // A cut between the making of a volume's directory and its label.
+  ASSERT_EQ(::removexattr((dir.path() + "/cache/Iv").c_str(), "user.CacheFiles.cache"), 0);
   BO();
   opened("key", 4096);
   stop();

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "cachefiles/cache.h"
+#include "cachefiles/engine_impl.h"
 #include "cachefiles/trace.h"
 #include "proto/cachefiles_label.h"
 #include "proto/cachefiles_name.h"
@@ -80,6 +81,8 @@ int CacheVolume::check_label() {
     if (got < 0) err = -errno;
   }
   if (err == -EIO) cache_.io_error("read a volume label", err, {.inode = id_.inode});
+  // Who made the directory ended before it wrote the label, or could not.
+  if ((err == -ENODATA || err == -ERANGE) && cache_.engine().options().replace_unlabelled) return -ESTALE;
   if (err) return trace::vfs_error("getxattr", err, {.inode = id_.inode});
   label.resize(static_cast<size_t>(got));
   auto verdict = proto::check_volume_label(label, coherency_);

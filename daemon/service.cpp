@@ -59,7 +59,8 @@ Result<std::unique_ptr<Service>> Service::start(ServiceOptions options, Descript
 Result<> Service::bind() {
   cachefiles::EngineOptions engine;
   engine.verify = options_.verify;
-  engine.leaves = [this](const Digest& root) { return read_leaves(root_ / proto::leaf_table_name(root)); };
+  engine.replace_unlabelled = options_.engine_socket.empty();  // whose programs know what the kernel does
+  engine.leaves = [this](const Digest& root) { return read_leaves(root_ / proto::leaf_table_name(root), root); };
   engine_ = cachefiles::Engine::create(std::move(engine));
   if (!options_.engine_socket.empty()) return {};
   if (int err = engine_->open_channel({}, &channel_)) return fail_sys(-err, "open the control channel");

@@ -13,6 +13,7 @@ PARTS = {
     "kills": ("kills.py", "--kills", "2000"),
     "power": ("power.py", "--cuts", "500"),
     "rot": ("rot.py", "--rounds", "500"),
+    "errors": ("errors.py", "--rounds", "300"),
     "liars": ("liars.py", "--rounds", "150"),
     "upgrades": ("upgrades.py", "--count", "200"),
     "memory": ("memory.py", "--mounts", "500", "--seconds", "600"),

@@ -1,0 +1,136 @@
+"""Makes the daemons' writes fail, with ENOSPC, EIO and EDQUOT, and their descriptors run out, while images are mounted and
+read: errors.py [--rounds N] [--seed S]. What is read is right or an error, whatever failed; and when nothing fails any more
+everything is mounted and read, by the same daemons or by new ones. The exit status is 0 when that held."""
+
+import argparse
+import collections
+import contextlib
+import errno
+import os
+import pathlib
+import random
+import resource
+import struct
+import sys
+import tempfile
+
+from origins import Origins
+from sandbox import BUILD, Hydrant, wait_until
+
+ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EMFILE")
+
+
+class FailingDisk:
+    """The control file of failing_disk.cpp."""
+
+    def __init__(self, path):
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.set(0, 0)
+        os.pwrite(self.file, bytes(4), 8)
+        self.env = {"LD_PRELOAD": str(BUILD / "lib/libfailing_disk.so"), "HYDRANT_FAILING_DISK": str(path)}
+
+    def set(self, one_in, error):
+        os.pwrite(self.file, struct.pack("<II", one_in, error), 0)
+
+    def failures(self):
+        return struct.unpack("<I", os.pread(self.file, 4, 8))[0]
+
+
+def limit_descriptors(hydrant, spare):
+    """They may open `spare` more; without it, as many as they like."""
+    for pid in hydrant.daemons().values():
+        with contextlib.suppress(OSError):
+            used = max(map(int, os.listdir(f"/proc/{pid}/fd")))
+            hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard if spare is None else used + 1 + spare, hard))
+
+
+class Round:
+    def __init__(self, hydrant, origins, disk, seed, counts):
+        self.hydrant, self.origins, self.disk, self.counts = hydrant, origins, disk, counts
+        self.random = random.Random(seed)
+        self.error = ERRORS[seed % len(ERRORS)]
+        self.wrong = []
+
+    def start(self):
+        self.hydrant.ok("index", self.origins.sources["indexed"])  # starts the keeper and the daemons
+
+    def run(self):
+        self.start()
+        if self.error == "EMFILE":
+            limit_descriptors(self.hydrant, self.random.choice((0, 1, 2, 4, 8)))
+        else:
+            self.disk.set(self.random.choice((2, 5, 20, 100)), getattr(errno, self.error))
+        try:
+            for name in self.random.choices(list(self.origins.sources), k=4):
+                self.try_one(name, self.random.choice(((), ("--background",), ("--no-prefetch",))))
+                if self.random.random() < 0.3:
+                    self.hydrant.run("gc", "--all")
+        finally:
+            self.disk.set(0, 0)
+            limit_descriptors(self.hydrant, None)
+        self.counts[self.error] += 1
+        self.nothing_fails_any_more()
+        return self.wrong
+
+    def try_one(self, name, options):
+        directory = self.hydrant.new_dir()
+        done = self.hydrant.run("mount", "--timeout", "60", *options, self.origins.sources[name], directory)
+        self.counts["mounted" if done.returncode == 0 else "refused"] += 1
+        if done.returncode == 0:
+            good, wrong, failed = self.origins.look(name, directory)
+            self.counts["files read"] += good
+            self.counts["reads failed"] += len(failed)
+            self.wrong += wrong
+        # As any mount of daemons that may be gone: by force when need be.
+        if self.hydrant.run("umount", "--lazy", directory).returncode != 0 and os.path.ismount(directory):
+            os.system(f"umount -l {directory}")
+
+    def nothing_fails_any_more(self):
+        if self.random.random() < 0.5 or self.hydrant.run("ls").returncode != 0:
+            self.hydrant.run("stop")
+            wait_until(lambda: not self.hydrant.daemons(), 30, "the daemons have ended")
+            self.counts["started anew"] += 1
+        for name, source in self.origins.sources.items():
+            directory = self.hydrant.new_dir()
+            done = self.hydrant.run("mount", source, directory)
+            if done.returncode != 0:
+                self.wrong.append(f"{name} cannot be mounted afterwards: {done.stderr}")
+                continue
+            good, wrong, failed = self.origins.look(name, directory)
+            self.wrong += wrong + [f"afterwards: {text}" for text in failed]
+            self.hydrant.ok("umount", directory)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    counts, wrong = collections.Counter(), []
+    with tempfile.TemporaryDirectory(prefix="hydrant-errors-") as directory:
+        os.chmod(directory, 0o755)
+        disk = FailingDisk(pathlib.Path(directory) / "failing")
+        with Origins(pathlib.Path(directory), random.Random(options.seed), 0.25) as origins:
+            for seed in range(options.seed, options.seed + options.rounds):
+                with Hydrant(env=disk.env) as hydrant:
+                    origins.log_in(hydrant)
+                    try:
+                        told = Round(hydrant, origins, disk, seed, counts).run()
+                    except AssertionError as error:
+                        told = [str(error)]
+                    counts["rounds"] += 1
+                    if told:
+                        wrong.append(f"seed {seed}: " + "; ".join(told) + "\n" + hydrant.logs())
+        counts["writes that failed"] = disk.failures()
+    for text in wrong[:10]:
+        print(text)
+    for name, count in sorted(counts.items()):
+        print(f"  {name:<24}{count:>8}")
+    print(f"{counts['rounds']} rounds, {counts['writes that failed']} writes failed, seed {options.seed}: "
+          f"{len(wrong)} with something wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
