@@ -26,8 +26,8 @@ uint64_t resident_bytes() {
   return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
-// The file is fetchd's: it may be anything.
-Result<std::string> read_leaves(const std::string& path) {
+// The file is fetchd's: it may be anything. What is damaged goes, for fetchd looks only whether it is there.
+Result<std::string> read_leaves(const std::string& path, const Digest& root) {
   HYDRANT_TRY(Fd fd, open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) return fail_sys(errno, path);
@@ -35,7 +35,11 @@ Result<std::string> read_leaves(const std::string& path) {
     return fail(Code::kCorrupt, path + " is no table of leaves");
   std::string text(static_cast<size_t>(status.st_size), '\0');
   HYDRANT_TRY_VOID(pread_exact(fd.get(), std::as_writable_bytes(std::span(text.data(), text.size())), 0));
-  return text;
+  auto table = proto::decode_leaf_table(as_bytes(text));
+  if (table && table->proof.root == root) return text;
+  ::unlink(path.c_str());
+  return fail(Code::kCorrupt, (table ? "its leaves are of another root" : table.error().what) +
+                                  "; they are deleted, and the next mount brings them anew");
 }
 
 }  // namespace

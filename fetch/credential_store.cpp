@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/log.h"
 
 namespace hydrant::fetch {
 
@@ -15,7 +16,12 @@ Result<std::unique_ptr<CredentialStore>> CredentialStore::open(std::string path)
   auto text = read_file(path);
   if (!text && text.error().code == Code::kNotFound) return store;
   if (!text) return fail(std::move(text).error());
-  auto broken = [&] { return fail(Code::kCorrupt, path + " is not a credentials file: remove it and mount again"); };
+  // Each mount brings its own again; until then what is cached is served, and so is everything else.
+  auto broken = [&]() -> Result<std::unique_ptr<CredentialStore>> {
+    log::error("credentials.damaged", {{"path", path}, {"way_out", "mount again: it brings its credentials"}});
+    store->configs_.clear();
+    return std::move(store);
+  };
   json document = json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (!document.is_object() || !document.contains("version") || !document["version"].is_number_integer() ||
       !document.contains("registries") || !document["registries"].is_object())

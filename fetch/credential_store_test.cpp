@@ -27,5 +27,23 @@ TEST(CredentialStore, APutThatCouldNotBeWrittenIsRepeated) {
   std::filesystem::remove_all(root);
 }
 
+// One bad file keeps nothing else from being served.
+TEST(CredentialStore, ADamagedFileIsLikeNone) {
+  std::string root = testing::TempDir() + "credentialsXXXXXX";
+  ASSERT_NE(::mkdtemp(root.data()), nullptr);
+  const std::string path = root + "/credentials.json";
+  for (const std::string text :
+       {"", "{", R"({"version":1,"registries":[]})", R"({"version":1,"registries":{"a":1}})"}) {
+    ASSERT_TRUE(write_file_atomic(path, as_bytes(text)));
+    auto store = CredentialStore::open(path);
+    ASSERT_TRUE(store) << text << ": " << store.error().what;
+    EXPECT_TRUE((*store)->find("a"));
+    EXPECT_TRUE(*(*store)->put("registry.example", kConfig));
+  }
+  ASSERT_TRUE(write_file_atomic(path, as_bytes(R"({"version":2,"registries":{}})")));
+  EXPECT_FALSE(CredentialStore::open(path)) << "a newer one's is not overwritten";
+  std::filesystem::remove_all(root);
+}
+
 }  // namespace
 }  // namespace hydrant::fetch
