@@ -1,9 +1,11 @@
 // ls, stat, gc, stop, version.
 #include <poll.h>
+#include <sys/file.h>
 
 #include <algorithm>
 #include <vector>
 
+#include "base/file.h"
 #include "cli/daemons.h"
 #include "cli/render.h"
 #include "cli/source_argument.h"
@@ -91,6 +93,10 @@ Outcome run_stop(const CommonOptions& common, const StopOptions& options) {
     if (deadline.passed()) return give_up({ExitStatus::kTooSlow, "the daemons under " + daemons.root + " still run"});
     ::poll(nullptr, 0, 10);
   }
+  // hydrant-fetchd cannot: the directory is root's. One that starts just now has the lock before it makes them.
+  auto lock = open_file(daemons.run_dir() + "/fetchd.lock", O_RDWR);
+  if (lock && ::flock(lock->get(), LOCK_EX | LOCK_NB) == 0)
+    for (const std::string& path : {daemons.fetchd_socket(), daemons.run_dir() + "/fetchd.pid"}) ::unlink(path.c_str());
   return {};
 }
 

@@ -227,7 +227,7 @@ Result<> serve(const Options& options) {
   loop.reset();
   objects.close_all();
   queue.stop();
-  // These go where the directory is ours; in root's they stay, and mean nothing without the lock and the listener.
+  // These go where the directory is ours; in root's `hydrant stop` removes them.
   ::unlink(paths.pid_file().c_str());
   ::unlink(paths.admin_socket().c_str());
   return {};
