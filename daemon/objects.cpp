@@ -1,5 +1,6 @@
 #include "daemon/objects.h"
 
+#include <bit>
 #include <cerrno>
 
 #include "base/log.h"
@@ -14,6 +15,8 @@ struct Object::Shared {
 };
 
 namespace {
+
+constexpr unsigned kMostPauses = 64;  // between two lookups of what is refused again and again
 
 Error gave_up(const Patience& patience, const ObjectKey& key, Code code, const std::string& what) {
   if (patience.stop.stop_requested()) return Error{.code = Code::kCancelled, .what = "nobody waits any more"};
@@ -100,6 +103,8 @@ void Objects::retry() {
     for (auto& [key, weak] : shared_->objects) {
       auto object = weak.lock();
       if (!object || !object->adopted_ || !object->status_ || *object->status_ == 0) continue;
+      const unsigned times = ++object->refused_for_;
+      if (!std::has_single_bit(times) && times % kMostPauses != 0) continue;
       object->status_.reset();
       refused.push_back(std::move(object));
     }

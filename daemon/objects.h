@@ -52,6 +52,7 @@ class Object {
   bool mounted_ = false;                        // given out by `use`; the table's lock
   bool retired_ = false;                        // relinquished already; the table's lock
   bool adopted_ = false;                        // in use whatever the lookup said; the table's lock
+  unsigned refused_for_ = 0;                    // calls of `retry` that have found it refused; the table's lock
 };
 
 // Thread-safe. Calls the engine without its lock.
@@ -66,8 +67,8 @@ class Objects {
                                       const std::optional<proto::MerkleProof>& proof = std::nullopt);
 
   // For what a predecessor had in use: waits for nothing. The object's readers wait for the user daemon's answer, and
-  // when that is no, `retry` asks again.
-  // With a `proof` nobody reads what does not match it.
+  // when that is no, `retry` asks again: at the 1st, 2nd, 4th and so on of its calls, later at each 64th. With a
+  // `proof` nobody reads what does not match it.
   Result<std::shared_ptr<Object>> adopt(const ObjectKey& key, const std::optional<proto::MerkleProof>& proof);
   void retry();
 
