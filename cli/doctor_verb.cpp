@@ -1,4 +1,5 @@
 // doctor: what is wrong with this machine, the daemons, the cache and the mounts, and what to do about it.
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -117,6 +118,17 @@ class Doctor {
       add("cache.space", !cache.culling, cache.culling ? "its disk is nearly full: culling" : "its disk has room",
           "make room on the disk of " + cache.dir + ", or hydrant gc --all");
     }
+    look_at_scrub(engine->counters);
+  }
+
+  // What it finds is fetched anew, so it is told, and nothing is wrong here; but perhaps with the disk.
+  void look_at_scrub(std::map<std::string, uint64_t>& counters) {
+    std::string last = "no pass has ended since hydrantd's start";
+    if (const auto ended_at = static_cast<time_t>(counters["scrub.ended_at"]))
+      last = fmt::format("pass {} ended {:%F %T} UTC", counters["scrub.passes"], fmt::gmtime(ended_at));
+    add("cache.scrub", true,
+        fmt::format("{}; {} granules hashed again, {} did not match and are fetched anew", last,
+                    counters["verify.scrubbed"], counters["verify.damaged"]));
   }
 
   void look_at_mounts() {

@@ -146,6 +146,11 @@ std::string AdminSession::handle(const proto::EngineRequest& request, LineTalk&)
     reply.cookies.push_back({row.volume, proto::object_name(row.key).value_or("?"), std::string(1, row.state), row.uses,
                              row.size, row.present, row.reads});
   reply.counters.insert(listing.counters.begin(), listing.counters.end());
+  if (scope_.scrubber) {
+    const auto scrub = scope_.scrubber->stat();
+    reply.counters["scrub.passes"] = scrub.passes;
+    reply.counters["scrub.ended_at"] = static_cast<uint64_t>(scrub.ended_at);
+  }
   return proto::encode_reply(reply);
 }
 

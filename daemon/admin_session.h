@@ -11,6 +11,7 @@
 #include "daemon/culler.h"
 #include "daemon/mounts.h"
 #include "daemon/objects.h"
+#include "daemon/scrubber.h"
 
 namespace hydrant::daemon {
 
@@ -19,7 +20,8 @@ struct AdminScope {
   cachefiles::Engine& engine;
   Objects& objects;
   Mounts& mounts;
-  Culler* culler;  // null for a bare engine, whose program culls
+  Culler* culler;      // null for a bare engine, whose program culls
+  Scrubber* scrubber;  // null for a bare engine
   std::function<proto::StatusReply()> status;
   std::function<Result<>()> stop;  // puts everything away, then lets the process end
   Duration open_limit = std::chrono::seconds(30);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 
 #include "base/log.h"
 #include "base/nap.h"
@@ -43,9 +44,12 @@ Scrubber::Scrubber(ScrubberOptions options, Live live, Busy busy)
 
 void Scrubber::run(const std::stop_token& stop) {
   if (options_.every == Duration(0)) return;
-  for (Duration wait = options_.first; pause(stop, wait); wait = options_.every)
+  for (Duration wait = options_.first; pause(stop, wait); wait = options_.every) {
     for (const auto& cookie : live_())
       if (!pass(*cookie, stop)) return;
+    passes_.fetch_add(1);
+    ended_at_.store(::time(nullptr));
+  }
 }
 
 bool Scrubber::pass(cachefiles::Cookie& cookie, const std::stop_token& stop) {

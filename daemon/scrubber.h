@@ -2,6 +2,7 @@
 // fetched anew, and what an unclean end left unproven is proven.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <stop_token>
@@ -31,6 +32,12 @@ class Scrubber {
   // Ends what is under way, soon.
   void stop() { thread_.request_stop(); }
 
+  struct Stat {
+    uint64_t passes = 0;   // that went through to their end
+    int64_t ended_at = 0;  // the last of them, seconds since 1970; 0: none
+  };
+  Stat stat() const { return {passes_.load(), ended_at_.load()}; }
+
  private:
   void run(const std::stop_token& stop);
   bool pass(cachefiles::Cookie& cookie, const std::stop_token& stop);
@@ -38,6 +45,8 @@ class Scrubber {
   const ScrubberOptions options_;
   const Live live_;
   const Busy busy_;
+  std::atomic<uint64_t> passes_{0};
+  std::atomic<int64_t> ended_at_{0};
   std::jthread thread_;  // last: starts when the rest stands
 };
 

@@ -108,6 +108,7 @@ Result<> Service::serve() {
                             .objects = *objects_,
                             .mounts = *mounts_,
                             .culler = culler_.get(),
+                            .scrubber = scrubber_.get(),
                             .status = [this] { return status(); },
                             .stop = [this]() -> Result<> {
                               auto done = put_away();

@@ -120,6 +120,8 @@ class Verify(Case):
         wait_until(lambda: self.counter("damaged") > 0, 60, what="the scrub finds it")
         wait_until(lambda: read_cold(big) == self.content, 60, what="it is fetched anew")  # the scrub runs when nobody else does
         self.assertGreater(self.counter("scrubbed"), 0)
+        wait_until(lambda: "pass " in self.hydrant.run("doctor").stdout, 60, "the doctor tells of a pass that ended")
+        self.assertIn("did not match", self.hydrant.run("doctor").stdout)
 
     def test_after_an_unclean_end_what_is_cached_proves_itself(self):
         big = self.mounted()
