@@ -140,12 +140,12 @@ class Engine {
     pollfd one{alive_.get(), POLLIN, 0};
     return started() && ::poll(&one, 1, 0) > 0;
   }
-  // Why it ended. Leaves nothing of it.
+  // Why it ended; empty when one that ended at the same time took its log away. Leaves nothing of it.
   std::string last_words() const {
     auto text = read_file(log_, 16 << 20);
     ::unlink(log_.c_str());
     ::rmdir(std::filesystem::path(log_).parent_path().c_str());
-    if (!text) return "it left no log";
+    if (!text) return {};
     while (!text->empty() && text->back() == '\n') text->pop_back();
     return text->substr(text->rfind('\n') + 1);
   }
@@ -159,13 +159,15 @@ class Engine {
 Result<Fd> hold(const std::string& socket, Deadline deadline) {
   HYDRANT_TRY(Fd connection, connect_unix(socket, SocketType::kSeqPacket, deadline));
   auto head = proto::device::encode_bare(ch::Op::kHold, 1);
-  if (int64_t sent = send_packet(connection.get(), head.bytes()); sent < 0) return fail_sys(int(-sent), socket);
+  const auto hung_up = Error{.code = Code::kUnreachable, .what = socket + " hung up"};  // it was just ending, perhaps
+  if (int64_t sent = send_packet(connection.get(), head.bytes()); sent < 0)
+    return sent == -EPIPE || sent == -ECONNRESET ? fail(hung_up) : fail_sys(int(-sent), socket);
   if (!wait_fd(connection.get(), POLLIN, deadline)) return fail(Code::kTooSlow, socket + " does not answer");
   Buffer answer(ch::kHeaderSize);
   Packet packet;
   int64_t size = receive_packet(connection.get(), answer, &packet);
   auto frame = size == int64_t(answer.size()) ? ch::decode_frame(answer) : std::nullopt;
-  if (!frame) return fail(Code::kUnreachable, socket + " hung up");  // an engine that was just ending, perhaps
+  if (!frame) return fail(hung_up);
   if (frame->header.result < 0) return fail_sys(int(-frame->header.result), socket);
   if (packet.fd_count != 1) return fail(Code::kUnreachable, socket + " is no engine's");
   return std::move(packet.fds[0]);
@@ -184,7 +186,7 @@ tl::expected<Fd, Failure> join(const std::string& hydrantd, const std::string& s
     if (engine.ended()) {
       std::string words = engine.last_words();
       // Two commands at once start two; the one that came second says so and is not needed.
-      if (words.find("another hydrantd") == words.npos && words.find("stopping") == words.npos)
+      if (!words.empty() && words.find("another hydrantd") == words.npos && words.find("stopping") == words.npos)
         return give_up(ExitStatus::kNoDaemon, "the engine did not start: " + words);
       engine = Engine();
     }

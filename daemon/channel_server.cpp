@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cerrno>
+#include <future>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -223,6 +224,19 @@ void ChannelServer::device(const SessionPtr& session, const ch::Frame& frame) {
   } else {
     devices_->hold(std::move(done));
   }
+}
+
+bool ChannelServer::close_if_unused() {
+  std::promise<bool> closed;
+  loop_->post([&] {
+    const bool unused = users() == 0;
+    if (unused) {
+      loop_->remove(listener_.get());
+      for (auto& [raw, session] : std::unordered_map(sessions_)) close(session, CloseReason::kPeer);
+    }
+    closed.set_value(unused);
+  });
+  return closed.get_future().get();
 }
 
 bool ChannelServer::may_use(const ChannelSession& session) const {

@@ -52,6 +52,8 @@ class ChannelServer final : private SessionOwner {
   uint64_t open_handles() const { return handles_->count(); }
   // Whatever keeps the engine in use: channels, devices, handles, holds. Any thread.
   uint64_t users() const { return channels_.load(std::memory_order_relaxed) + devices_->users() + open_handles(); }
+  // Unless there are users: from now on nobody becomes one, and whoever was about to is hung up on. Not from the loop.
+  bool close_if_unused();
 
  private:
   using SessionPtr = std::shared_ptr<ChannelSession>;

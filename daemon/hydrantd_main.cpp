@@ -82,7 +82,7 @@ void serve_until_unused(daemon::Service& service, const pollfd& signal, const po
     (void)!::read(service.user_left(), &count, sizeof count);
     if (service.in_use())
       patience = -1;
-    else if (ready == 0 || ends[2].revents || patience < 0)
+    else if ((ready == 0 || ends[2].revents || patience < 0) && service.retire())
       return;
   }
 }

@@ -48,6 +48,8 @@ class Service {
   int stop_requested() const { return stop_event_.get(); }
   // Readable when users may have gone since it was read last.
   int user_left() const { return user_left_.get(); }
+  // Nobody becomes a user any more; false when somebody has, in between.
+  bool retire() { return channel_server_->close_if_unused(); }
   // Channels, handles, holds or mounts are there.
   bool in_use() { return channel_server_->users() > 0 || !mounts_->list().mounts.empty(); }
 

@@ -98,8 +98,12 @@ class Device(Case):
         # What is here stays, and is not asked for again.
         for point in self.points:
             self.hydrant.ok("umount", "--socket", self.socket, point)
+        # The kernel lets go of their files a moment later.
+        wait_until(lambda: not self.listing()["cookies"], what="nothing is in use")
         daemon.send_signal(signal.SIGTERM)
         self.assertEqual(daemon.wait(30), 0)
+        # The engine hears of its last user's death a moment after whoever waits for it, and ends.
+        wait_until(lambda: not self.socket.exists(), what="the engine has ended")
         _, ((again, domain),) = self.start(f"oci:{images.path('small')}")
         self.assertEqual(again, oci)
         self.same_tree(self.unpack("small"), self.mount(again, domain))
