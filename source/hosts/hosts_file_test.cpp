@@ -99,6 +99,8 @@ TEST(HostsFile, WhatIsWrongIsToldWithItsLine) {
   };
   wrong("server = \n", "line 1");
   wrong("\nserver = 5", "line 2: server must be a URL");
+  wrong("\n[:5000\"]", "line 2");
+  wrong("\n\u00e9 = 5", "line 2");
   wrong("host = 5", "host must be tables");
   wrong("[host]\n'h.example' = 5", "line 2: host must be tables");
   wrong("[host.'h.example']\nskip_verify = 'yes'", "line 2: skip_verify must be true or false");
