@@ -104,6 +104,8 @@ struct CommandLine {
     CLI::Option* background =
         sub->add_flag("--background", mount.background, "Fetch the rest of the image while nobody wants anything else");
     background->excludes(fsid);
+    sub->add_flag("--pin", mount.pin,
+                  "Never cull what it consists of, not after the mount either: gc --unpin ends that");
     sub->add_flag("--no-prefetch", mount.no_prefetch,
                   "Fetch nothing ahead of its readers, learn nothing from this start")
         ->excludes(background);
@@ -180,6 +182,7 @@ struct CommandLine {
     sub->add_flag_callback(
            "--all", [this] { gc.at_most = 0; }, "Delete all that no mount uses")
         ->excludes(at_most);
+    sub->add_option("--unpin", gc.unpin, "First, let what mount --pin pinned of this SOURCE be culled again");
     add_json(sub);
 
     sub = add_verb("doctor", "Look for what is wrong, and say the way out",

@@ -127,7 +127,7 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
     }
   }
 
-  proto::MountRequest request{.dir = dir, .read_ahead_kb = options.read_ahead_kb};
+  proto::MountRequest request{.dir = dir, .read_ahead_kb = options.read_ahead_kb, .pin = options.pin};
   Instant start = Clock::system().now();
   if (by_id) {
     request.fsid = options.fsid;

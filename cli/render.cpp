@@ -144,6 +144,9 @@ void render_gc(bool json, const proto::GcReply& reply) {
   if (json) return print_json(as_json(reply));
   print(fmt::format("{} freed, {} objects deleted; the cache takes {}{}", human_size(reply.freed), reply.objects,
                     human_size(reply.usage), reply.quota ? " of " + human_size(reply.quota) : std::string()));
+  if (reply.pins.empty()) return;
+  print(fmt::format("pinned, {}:", human_size(reply.pinned)));
+  for (const std::string& source : reply.pins) print("  " + source);
 }
 
 void render_stat(bool json, const proto::StatMountReply& stat, const std::optional<proto::ImageFacts>& image,

@@ -3,6 +3,7 @@
 #include <sys/file.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <vector>
 
 #include "base/file.h"
@@ -10,6 +11,7 @@
 #include "cli/render.h"
 #include "cli/source_argument.h"
 #include "cli/verbs.h"
+#include "proto/reference.h"
 
 namespace hydrant::cli {
 namespace {
@@ -58,9 +60,14 @@ Outcome run_gc(const CommonOptions& common, const GcOptions& options) {
   Daemons daemons{common.root};
   auto hydrantd = daemons.hydrantd();
   if (!hydrantd) return give_up(explain_absence(daemons, std::move(hydrantd).error()));
+  // As the mount that pinned it has named it.
+  std::string unpin = options.unpin;
+  const std::string absolute = proto::absolute_source(unpin, std::filesystem::current_path().string());
+  if (auto source = proto::SourceReference::parse(absolute); source && !unpin.empty()) unpin = source->display();
   // Deleting takes the disk's time.
-  auto reply = hydrantd->call<proto::GcReply>(HydrantdRequest(proto::GcRequest{.at_most = options.at_most}),
-                                              {.silence = std::chrono::minutes(10)});
+  auto reply =
+      hydrantd->call<proto::GcReply>(HydrantdRequest(proto::GcRequest{.at_most = options.at_most, .unpin = unpin}),
+                                     {.silence = std::chrono::minutes(10)});
   if (!reply) return give_up(std::move(reply).error());
   render_gc(common.json, *reply);
   return {};

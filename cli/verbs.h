@@ -32,6 +32,7 @@ struct MountOptions {
   uint32_t read_ahead_kb = 0;  // 0: hydrantd's default
   bool no_prefetch = false;
   bool background = false;
+  bool pin = false;
   double timeout_s = 0;  // 0: none; a silent daemon is given up on all the same
   std::string trust = "strict";
 };
@@ -62,6 +63,7 @@ struct PrefetchOptions {
 
 struct GcOptions {
   std::optional<uint64_t> at_most = {};  // bytes
+  std::string unpin = {};                // SOURCE
 };
 
 struct DoctorOptions {

@@ -166,6 +166,8 @@ std::string AdminSession::handle(const proto::GcRequest& request, LineTalk&) {
   if (!scope_.culler)
     return proto::encode_error(
         {.code = Code::kUnsupported, .what = "this cache is culled by the program that bound it"});
+  if (!request.unpin.empty())
+    if (auto unpinned = scope_.pins.remove(request.unpin); !unpinned) return proto::encode_error(unpinned.error());
   return line(scope_.culler->collect(request.at_most));
 }
 

@@ -20,6 +20,7 @@ struct AdminScope {
   cachefiles::Engine& engine;
   Objects& objects;
   Mounts& mounts;
+  Pins& pins;
   Culler* culler;      // null for a bare engine, whose program culls
   Scrubber* scrubber;  // null for a bare engine
   std::function<proto::StatusReply()> status;

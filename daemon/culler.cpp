@@ -48,8 +48,8 @@ Result<> walk(int directory, const std::string& folder, int depth,
 }  // namespace
 
 Culler::Culler(cachefiles::Engine& engine, std::shared_ptr<cachefiles::Channel> channel, CullerOptions options,
-               Live live)
-    : engine_(engine), channel_(std::move(channel)), options_(std::move(options)), live_(std::move(live)) {
+               const Pins& pins, Live live)
+    : engine_(engine), channel_(std::move(channel)), options_(std::move(options)), pins_(pins), live_(std::move(live)) {
   thread_ = std::jthread([this] {
     pthread_setname_np(pthread_self(), "culler");
     run();
@@ -85,7 +85,8 @@ Result<std::vector<Culler::Victim>> Culler::survey() const {
   HYDRANT_TRY_VOID(walk(top.get(), "", kDepth - 1, [&](const auto& folder, const char* name, const auto& status) {
     const timespec used = status.st_atim.tv_sec > status.st_mtim.tv_sec ? status.st_atim : status.st_mtim;
     out.push_back({folder, name, static_cast<uint64_t>(status.st_blocks) * 512,
-                   int64_t{used.tv_sec} * 1'000'000'000 + used.tv_nsec});
+                   int64_t{used.tv_sec} * 1'000'000'000 + used.tv_nsec,
+                   pins_.hold_file(folder.substr(0, folder.find('/')), name)});
   }));
   std::ranges::sort(out, {}, &Victim::used_at);
   return out;
@@ -103,7 +104,7 @@ int Culler::cull(const Victim& victim) {
 void Culler::cull_unused(const std::vector<Victim>& victims, const Enough& enough, proto::GcReply& reply) {
   for (const Victim& victim : victims) {
     if (stop_.stop_requested() || enough(reply.usage)) return;
-    if (cull(victim) != 0) continue;
+    if (victim.pinned || cull(victim) != 0) continue;
     reply.usage -= victim.bytes;
     reply.freed += victim.bytes;
     ++reply.objects;
@@ -127,8 +128,11 @@ void Culler::discard_unread(uint64_t target, const Enough& enough, proto::GcRepl
 Result<proto::GcReply> Culler::collect(std::optional<uint64_t> at_most) {
   std::lock_guard lock(one_at_a_time_);
   HYDRANT_TRY(auto victims, survey());
-  proto::GcReply reply{.quota = options_.quota};
-  for (const Victim& victim : victims) reply.usage += victim.bytes;
+  proto::GcReply reply{.quota = options_.quota, .pins = pins_.sources()};
+  for (const Victim& victim : victims) {
+    reply.usage += victim.bytes;
+    if (victim.pinned) reply.pinned += victim.bytes;
+  }
   const bool over = options_.quota != 0 && reply.usage > options_.quota;
   const bool tight = short_of_space();
   const uint64_t target = over ? low_water(options_.quota) : reply.usage;
@@ -141,7 +145,10 @@ Result<proto::GcReply> Culler::collect(std::optional<uint64_t> at_most) {
   if (reply.freed > 0)
     log::info("culled", {{"objects", reply.objects}, {"freed", reply.freed}, {"usage", reply.usage}});
   if (!at_most && !enough(reply.usage))
-    log::warn("cull.not-enough", {{"usage", reply.usage}, {"quota", options_.quota}, {"why", "the rest is in use"}});
+    log::warn("cull.not-enough", {{"usage", reply.usage},
+                                  {"quota", options_.quota},
+                                  {"pinned", reply.pinned},
+                                  {"why", "the rest is in use, or pinned"}});
   return reply;
 }
 

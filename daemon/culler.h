@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "cachefiles/engine.h"
+#include "daemon/pins.h"
 #include "proto/admin.h"
 
 namespace hydrant::daemon {
@@ -25,17 +26,18 @@ struct CullerOptions {
 // Thread-safe. Its thread asks the engine every `pause`.
 class Culler {
  public:
-  // What is in use, for the second step.
+  // What is in use and not pinned, for the second step.
   using Live = std::function<std::vector<std::shared_ptr<cachefiles::Cookie>>()>;
 
-  Culler(cachefiles::Engine& engine, std::shared_ptr<cachefiles::Channel> channel, CullerOptions options, Live live);
+  Culler(cachefiles::Engine& engine, std::shared_ptr<cachefiles::Channel> channel, CullerOptions options,
+         const Pins& pins, Live live);
   ~Culler();
 
   // Ends what is under way, soon. For who must wait for a caller of collect().
   void stop() { stop_.request_stop(); }
 
   // Now, and until no more than `at_most` bytes are on the disk; without it, as the limits say. Objects in use are only
-  // touched for limits.
+  // touched for limits, those that are pinned never.
   Result<proto::GcReply> collect(std::optional<uint64_t> at_most);
 
  private:
@@ -43,6 +45,7 @@ class Culler {
     std::string folder, name;  // below options_.directory
     uint64_t bytes;
     int64_t used_at;  // ns since 1970
+    bool pinned;
   };
   void run();
   bool short_of_space();
@@ -56,6 +59,7 @@ class Culler {
   cachefiles::Engine& engine_;
   const std::shared_ptr<cachefiles::Channel> channel_;  // the supervisor's, shared with the channel server
   const CullerOptions options_;
+  const Pins& pins_;
   const Live live_;
   std::stop_source stop_;
   std::mutex one_at_a_time_;  // held across the disk

@@ -54,10 +54,6 @@ std::optional<proto::MerkleProof> proof_of(const proto::MountRequest& request, s
   return proof ? *proof : std::nullopt;
 }
 
-std::string volume_of(const proto::MountRequest& request) {
-  return "erofs," + (request.domain_id.empty() ? request.fsid : request.domain_id);
-}
-
 // Where a directory descriptor leads, symlinks resolved.
 Result<std::string> path_of(const Fd& directory) {
   char buffer[4096];
@@ -108,9 +104,9 @@ class Mounts::Reservation {
   bool kept_ = false;
 };
 
-Result<std::unique_ptr<Mounts>> Mounts::create(MountsOptions options, Objects& objects, front::BlobFs& blobs,
-                                               const std::optional<Handed>& handed) {
-  std::unique_ptr<Mounts> mounts(new Mounts(std::move(options), objects, blobs));
+Result<std::unique_ptr<Mounts>> Mounts::create(MountsOptions options, Objects& objects, Pins& pins,
+                                               front::BlobFs& blobs, const std::optional<Handed>& handed) {
+  std::unique_ptr<Mounts> mounts(new Mounts(std::move(options), objects, pins, blobs));
   HYDRANT_TRY_VOID(mounts->adopt_records(handed));
   return mounts;
 }
@@ -222,6 +218,11 @@ Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::s
   size_t lazy = std::count_if(mount.devices.begin(), mount.devices.end(), [](auto& each) { return bool(each.blob); });
   size_t devices = mount.devices.size();
   reservation.keep(std::move(mount));
+  if (asked.pin)
+    if (auto pinned = pins_.add(request); !pinned) {
+      (void)umount(dir, true);
+      return fail(std::move(pinned.error()).in("pin"));
+    }
   auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::system().now() - begin).count();
   log::info("mounted", {{"dir", dir}, {"source", request.source}, {"devices", devices}, {"lazy", lazy}, {"ms", ms}});
   return proto::MountReply{.dir = dir, .fsid = request.fsid, .ready_ms = static_cast<uint64_t>(ms)};

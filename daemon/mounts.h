@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "daemon/mount_record.h"
 #include "daemon/objects.h"
+#include "daemon/pins.h"
 #include "front/fuse/blob_fs.h"
 #include "proto/admin.h"
 
@@ -36,8 +37,8 @@ class Mounts {
 
   // Takes up the records of a dead predecessor. Those whose mount still stands are ours when its blob files were taken
   // over; else (`handed` is nothing) they are listed as dead until they are unmounted. The others are deleted.
-  static Result<std::unique_ptr<Mounts>> create(MountsOptions options, Objects& objects, front::BlobFs& blobs,
-                                                const std::optional<Handed>& handed);
+  static Result<std::unique_ptr<Mounts>> create(MountsOptions options, Objects& objects, Pins& pins,
+                                                front::BlobFs& blobs, const std::optional<Handed>& handed);
 
   // All or nothing: a failure leaves neither mount nor record. Errors as proto::MountRequest says.
   Result<proto::MountReply> mount(const proto::MountRequest& request, std::stop_token stop, const Report& report);
@@ -80,8 +81,8 @@ class Mounts {
   };
   class Reservation;
 
-  Mounts(MountsOptions options, Objects& objects, front::BlobFs& blobs)
-      : options_(std::move(options)), objects_(objects), blobs_(blobs) {}
+  Mounts(MountsOptions options, Objects& objects, Pins& pins, front::BlobFs& blobs)
+      : options_(std::move(options)), objects_(objects), pins_(pins), blobs_(blobs) {}
 
   Result<> adopt_records(const std::optional<Handed>& handed);
   Result<> adopt(Mount& mount);
@@ -96,6 +97,7 @@ class Mounts {
 
   const MountsOptions options_;
   Objects& objects_;
+  Pins& pins_;
   front::BlobFs& blobs_;
   std::string boot_id_;
 

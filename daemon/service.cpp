@@ -85,6 +85,7 @@ Result<> Service::serve() {
   if (!probed) log::warn("erofs-probe-failed", {{"why", probed.error().what}});
 
   objects_ = std::make_unique<Objects>(*engine_);
+  pins_ = std::make_unique<Pins>(root_ / "pins");
   HYDRANT_TRY_VOID(open_front());
 
   HYDRANT_TRY(Fd channel, listener("run/channel.sock", channel_socket(), SocketType::kSeqPacket));
@@ -99,14 +100,15 @@ Result<> Service::serve() {
     return fail_sys(errno, "link channel.sock.admin");
   if (options_.engine_socket.empty())
     culler_ = std::make_unique<Culler>(*engine_, channel_,
-                                       CullerOptions{.directory = root_ / "cache", .quota = options_.quota},
-                                       [this] { return live_cookies(); });
+                                       CullerOptions{.directory = root_ / "cache", .quota = options_.quota}, *pins_,
+                                       [this] { return cookies_to_cull(); });
   if (options_.engine_socket.empty())
     scrubber_ = std::make_unique<Scrubber>(
         options_.scrub, [this] { return live_cookies(); }, [this] { return blobs_->stat().waiting > 0; });
   scope_.emplace(AdminScope{.engine = *engine_,
                             .objects = *objects_,
                             .mounts = *mounts_,
+                            .pins = *pins_,
                             .culler = culler_.get(),
                             .scrubber = scrubber_.get(),
                             .status = [this] { return status(); },
@@ -172,7 +174,7 @@ Result<> Service::open_front() {
   store_.put("blobs", std::move(ours.mount));
   store_.put("fuse", std::move(ours.device));
   MountsOptions mounts{.records = root_ / "mounts", .open_limit = options_.open_limit};
-  HYDRANT_TRY(mounts_, Mounts::create(std::move(mounts), *objects_, *blobs_, handed));
+  HYDRANT_TRY(mounts_, Mounts::create(std::move(mounts), *objects_, *pins_, *blobs_, handed));
   return {};
 }
 
@@ -213,6 +215,13 @@ std::vector<std::shared_ptr<cachefiles::Cookie>> Service::live_cookies() const {
   return out;
 }
 
+std::vector<std::shared_ptr<cachefiles::Cookie>> Service::cookies_to_cull() const {
+  std::vector<std::shared_ptr<cachefiles::Cookie>> out;
+  for (const auto& object : objects_->all())
+    if (!pins_->hold(object->key())) out.push_back(object->cookie_ptr());
+  return out;
+}
+
 proto::StatusReply Service::status() const {
   return {.pid = ::getpid(),
           .version = options_.version,
@@ -239,6 +248,7 @@ Service::~Service() {
   store_.drop();
   mounts_.reset();
   blobs_.reset();
+  pins_.reset();
   objects_.reset();
   channel_server_.reset();
   channel_.reset();

@@ -67,6 +67,7 @@ class Service {
   std::string admin_socket() const;
   bool user_daemon_attached() const;
   std::vector<std::shared_ptr<cachefiles::Cookie>> live_cookies() const;
+  std::vector<std::shared_ptr<cachefiles::Cookie>> cookies_to_cull() const;
   proto::StatusReply status() const;
   Result<> put_away();
 
@@ -81,6 +82,7 @@ class Service {
   std::shared_ptr<cachefiles::Channel> channel_;  // shared with the channel server
   std::unique_ptr<ChannelServer> channel_server_;
   std::unique_ptr<Objects> objects_;
+  std::unique_ptr<Pins> pins_;
   std::unique_ptr<front::BlobFs> blobs_;
   std::unique_ptr<Mounts> mounts_;
   std::unique_ptr<Culler> culler_;      // none for a bare engine

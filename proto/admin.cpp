@@ -19,7 +19,7 @@ template <class V>
 void describe(V& v, MountRequest& m) {
   v("dir", m.dir), v("fsid", m.fsid), v("devices", m.devices), v("domain_id", m.domain_id);
   v("meta_digest", m.meta_digest), v("source", m.source), v("image", m.image), v("read_ahead_kb", m.read_ahead_kb);
-  v("proofs", m.proofs), v("file", m.file);
+  v("proofs", m.proofs), v("file", m.file), v("pin", m.pin);
 }
 template <class V>
 void describe(V& v, UmountRequest& m) {
@@ -61,7 +61,7 @@ void describe(V& v, ReopenRequest& m) {
 }
 template <class V>
 void describe(V& v, GcRequest& m) {
-  v("at_most", m.at_most);
+  v("at_most", m.at_most), v("unpin", m.unpin);
 }
 template <class V>
 void describe(V& v, LearnRequest& m) {
@@ -155,6 +155,7 @@ void describe(V& v, TouchedReply& m) {
 template <class V>
 void describe(V& v, GcReply& m) {
   v("usage", m.usage), v("quota", m.quota), v("objects", m.objects), v("freed", m.freed);
+  v("pinned", m.pinned), v("pins", m.pins);
 }
 template <class V>
 void describe(V& v, PrefetchReply& m) {

@@ -54,6 +54,7 @@ struct MountRequest {
   uint32_t read_ahead_kb = 0;             // 0: hydrantd's default
   std::vector<DeviceProof> proofs = {};   // one a device, or none at all; hydrantd checks what it is given
   std::string file = {};                  // of the image's root: it alone stands at `dir`, which is a file then
+  bool pin = false;                       // what it consists of is never culled, not after the mount either
 };
 
 // Errors: kNotFound (no mount of ours), kBusy (open files).
@@ -124,9 +125,11 @@ struct ReopenRequest {
 };
 
 // Makes room in the cache: as its limits say, or, with `at_most`, until so many bytes are left of what nobody uses.
+// With `unpin`, the source of a mount that pinned, that goes first. Errors: kNotFound (it is not pinned).
 struct GcRequest {
   static constexpr std::string_view kOp = "gc";
   std::optional<uint64_t> at_most = {};
+  std::string unpin = {};
 };
 
 // ---- Requests of fetchd (run/fetchd.sock).
@@ -309,6 +312,8 @@ struct GcReply {
   uint64_t quota = 0;    // 0: none
   uint64_t objects = 0;  // deleted
   uint64_t freed = 0;
+  uint64_t pinned = 0;                 // of `usage`: what is never culled
+  std::vector<std::string> pins = {};  // its sources
 };
 
 // Of a prefetch list: as it is now kept, or what of it is on its way.

@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 
 import oci
-from case import Case
+from case import NOT_FOUND, Case
 from sandbox import BIN, Hydrant, Registry, small_disk, wait_until
 
 MEGA = 1 << 20
@@ -85,6 +85,32 @@ class Space(Case):
                 self.assertEqual(read_cold(mounted / "big"), digest)
                 hydrant.ok("umount", mounted)
             wait_until(lambda: hydrant.ok("engine", "--json")["counters"]["culled"] > 0, 60, "something was culled")
+
+    def test_what_is_pinned_is_never_culled(self):
+        with images(4 * MEGA, 6 * MEGA) as [(pinned, pinned_digest), (other, other_digest)], Hydrant() as hydrant:
+            for reference in (pinned, other):
+                hydrant.ok("index", reference)
+            directories = hydrant.mount(pinned, "--pin"), hydrant.mount(other)
+            self.assertEqual(read_cold(directories[0] / "big"), pinned_digest)
+            self.assertEqual(read_cold(directories[1] / "big"), other_digest)
+            hydrant.ok("stop")
+            hydrant.start_daemons("--quota", "2M")
+            done = hydrant.ok("gc", "--all", "--json")
+            self.assertEqual(done["pins"], [pinned])
+            self.assertGreaterEqual(done["freed"], 6 * MEGA)
+            self.assertGreaterEqual(done["pinned"], 4 * MEGA)
+            self.assertLess(done["usage"], 6 * MEGA)
+            # Nor under a live mount, whatever the quota says.
+            directory = hydrant.mount(pinned)
+            self.assertEqual(read_cold(directory / "big"), pinned_digest)
+            self.assertEqual(hydrant.ok("gc", "--json")["freed"], 0)
+            self.assertEqual(hydrant.ok("stat", "--json", directory)["fetch"]["fetched_bytes"], 0)
+            self.assertIn(pinned, hydrant.ok("gc"))
+            hydrant.ok("umount", directory)
+            done = hydrant.ok("gc", "--unpin", pinned, "--all", "--json")
+            self.assertEqual((done["pins"], done["pinned"]), ([], 0))
+            self.assertGreaterEqual(done["freed"], 4 * MEGA)
+            self.assertEqual(hydrant.run("gc", "--unpin", pinned).returncode, NOT_FOUND)
 
     def test_what_cannot_be_is_told(self):
         with Hydrant() as hydrant:
