@@ -45,14 +45,14 @@ struct ForeignIndexes::Soci {
 // Whether the index that was made of it stands in our own store; kCorrupt when that was found to lie.
 Result<bool> ForeignIndexes::here(const LayerReading& reading, const Digest& foreign) {
   const std::string device = pushed_device_id(reading.layer, foreign);
-  HYDRANT_TRY_VOID(origins_.usable(device));
-  return origins_.pushed_index(device, reading.layer, reading.size).has_value();
+  HYDRANT_TRY_VOID(in_.origins.usable(device));
+  return in_.origins.pushed_index(device, reading.layer, reading.size).has_value();
 }
 
 Result<> ForeignIndexes::keep(const LayerReading& reading, const Digest& foreign, Bytes index) {
   HYDRANT_TRY(auto name, Digest::parse(pushed_device_id(reading.layer, foreign)));
-  HYDRANT_TRY_VOID(make_directories(paths_.index_directory(name)));
-  return write_file_atomic(paths_.index(name), index);
+  HYDRANT_TRY_VOID(make_directories(in_.paths.index_directory(name)));
+  return write_file_atomic(in_.paths.index(name), index);
 }
 
 Result<> ForeignIndexes::take_chunks(const LayerReading& reading, std::stop_token stop) {
@@ -61,10 +61,10 @@ Result<> ForeignIndexes::take_chunks(const LayerReading& reading, std::stop_toke
   if (known) return {};
   const Deadline deadline = Deadline::after(kTakeDeadline);
   if (place.stored.size() > kMaxIndex) return fail(Code::kUnsupported, "the chunk index is larger than 256 MiB");
-  HYDRANT_TRY(auto blob, store_.blob(reading.layer, reading.size, deadline));
+  HYDRANT_TRY(auto blob, in_.store.blob(reading.layer, reading.size, deadline));
   Buffer payload;
   if (place.apart) {
-    HYDRANT_TRY(payload, source::read_proven(store_, place.digest, place.stored.size(), deadline, stop));
+    HYDRANT_TRY(payload, source::read_proven(in_.store, place.digest, place.stored.size(), deadline, stop));
   } else {
     HYDRANT_TRY(payload, source::read_all(*blob, {place.stored, deadline, stop}));
     if (sha256(payload) != place.digest)
@@ -87,7 +87,7 @@ Result<> ForeignIndexes::take_ztoc(const LayerReading& reading, const proto::Des
   HYDRANT_TRY(const bool known, here(reading, ztoc.digest));
   if (known) return {};
   if (ztoc.size > kMaxIndex) return fail(Code::kUnsupported, "the zTOC is larger than 256 MiB");
-  HYDRANT_TRY(auto bytes, source::read_proven(store_, ztoc.digest, ztoc.size, Deadline::after(kTakeDeadline), stop));
+  HYDRANT_TRY(auto bytes, source::read_proven(in_.store, ztoc.digest, ztoc.size, Deadline::after(kTakeDeadline), stop));
   HYDRANT_TRY(auto built, image::build_ztoc_index(bytes, expectation(reading)));
   log::info("layer.indexed", {{"layer", reading.layer.text()},
                               {"by", "SOCI"},
@@ -101,13 +101,13 @@ Result<> ForeignIndexes::take_ztoc(const LayerReading& reading, const proto::Des
 // Known documents are asked for once.
 Result<ForeignIndexes::Soci> ForeignIndexes::soci_index(const Digest& digest, Deadline deadline) {
   std::string body;
-  if (auto known = catalogue_.document(digest)) body = std::move(known->body);
+  if (auto known = in_.catalogue.document(digest)) body = std::move(known->body);
   if (sha256(as_bytes(body)) != digest) {
-    HYDRANT_TRY(auto stored, store_.manifest(digest.text(), deadline));
+    HYDRANT_TRY(auto stored, in_.store.manifest(digest.text(), deadline));
     body = std::move(stored.body);
     if (sha256(as_bytes(body)) != digest)
       return fail(Code::kCorrupt, "bytes do not match their digest " + digest.text());
-    if (auto put = catalogue_.put_document(digest, proto::media::kOciManifest, body); !put)
+    if (auto put = in_.catalogue.put_document(digest, proto::media::kOciManifest, body); !put)
       log::warn("catalogue.document", {{"reason", put.error().what}});
   }
   HYDRANT_TRY(auto decoded, proto::decode_manifest(body, proto::media::kOciManifest));
@@ -140,13 +140,13 @@ void ForeignIndexes::find_bound(const std::vector<LayerReading*>& readings, std:
     if (auto taken = take_chunks(*reading, stop); !taken) return passed_over(*reading, taken.error());
     reading->pushed = {reading->chunks->digest, false, kByManifest};
   });
-  auto named = image_.manifest.annotations.find(kSociOfImage);
-  if (named == image_.manifest.annotations.end()) return;
+  auto named = in_.image.manifest.annotations.find(kSociOfImage);
+  if (named == in_.image.manifest.annotations.end()) return;
   auto soci = [&]() -> Result<Soci> {
     HYDRANT_TRY(auto digest, Digest::parse(named->second));
     return soci_index(digest, Deadline::after(kAskDeadline));
   }();
-  if (!soci) return log::warn("index.lookup", {{"store", store_.describe()}, {"reason", soci.error().what}});
+  if (!soci) return log::warn("index.lookup", {{"store", in_.store.describe()}, {"reason", soci.error().what}});
   std::vector<LayerReading*> rest;
   for (LayerReading* reading : readings)
     if (!reading->pushed) rest.push_back(reading);
@@ -155,12 +155,12 @@ void ForeignIndexes::find_bound(const std::vector<LayerReading*>& readings, std:
 
 // The one that was used the last time, or the newest, which is listed last.
 Result<Digest> ForeignIndexes::soci_beside(Deadline deadline) {
-  const std::string tag = "SOCI index of " + image_.manifest_digest.text();
-  if (auto known = catalogue_.tag(store_name_, tag)) return *known;
-  HYDRANT_TRY(auto entries, store_.referrers(image_.manifest_digest, kSociV1, deadline));
+  const std::string tag = "SOCI index of " + in_.image.manifest_digest.text();
+  if (auto known = in_.catalogue.tag(in_.store_name, tag)) return *known;
+  HYDRANT_TRY(auto entries, in_.store.referrers(in_.image.manifest_digest, kSociV1, deadline));
   if (entries.empty()) return fail(Code::kNotFound, "no SOCI index");
   const Digest digest = entries.back().digest;
-  if (auto put = catalogue_.put_tag(store_name_, tag, digest); !put)
+  if (auto put = in_.catalogue.put_tag(in_.store_name, tag, digest); !put)
     log::warn("catalogue.tag", {{"reason", put.error().what}});
   return digest;
 }
@@ -174,7 +174,7 @@ void ForeignIndexes::find_beside(const std::vector<LayerReading*>& readings, Tru
   }();
   if (!soci) {
     if (soci.error().code != Code::kNotFound)
-      log::warn("index.lookup", {{"store", store_.describe()}, {"reason", soci.error().what}});
+      log::warn("index.lookup", {{"store", in_.store.describe()}, {"reason", soci.error().what}});
     return;
   }
   take_soci(readings, *soci, trust == Trust::kLate, stop);

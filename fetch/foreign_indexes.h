@@ -7,27 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "fetch/catalogue.h"
+#include "fetch/image_in_store.h"
 #include "fetch/layer_reading.h"
-#include "fetch/origins.h"
-#include "fetch/paths.h"
 #include "fetch/trust.h"
-#include "source/open.h"
 
 namespace hydrant::fetch {
 
-// One image in its store. Lives for one prepare; not thread-safe.
+// Lives for one prepare, no longer than its image; not thread-safe.
 class ForeignIndexes {
  public:
-  // All outlive it. `store_name` distinguishes stores in the catalogue.
-  ForeignIndexes(const Paths& paths, Catalogue& catalogue, Origins& origins, source::ImageStore& store,
-                 std::string store_name, const source::ResolvedImage& image)
-      : paths_(paths),
-        catalogue_(catalogue),
-        origins_(origins),
-        store_(store),
-        store_name_(std::move(store_name)),
-        image_(image) {}
+  explicit ForeignIndexes(const ImageInStore& image) : in_(image) {}
 
   // Sets `pushed` of those readings that the image's own manifest binds an index for, by its digest: a layer's chunk
   // index, or SOCI's index (version 2). Asks nobody for what stands in our own store. Whatever fails is logged, and the
@@ -48,12 +37,7 @@ class ForeignIndexes {
   Result<bool> here(const LayerReading& reading, const Digest& foreign);
   Result<> keep(const LayerReading& reading, const Digest& foreign, Bytes index);
 
-  const Paths& paths_;
-  Catalogue& catalogue_;
-  Origins& origins_;
-  source::ImageStore& store_;
-  const std::string store_name_;
-  const source::ResolvedImage& image_;
+  const ImageInStore& in_;
 };
 
 }  // namespace hydrant::fetch

@@ -219,7 +219,8 @@ Result<proto::PrepareReply> Preparer::prepare(const proto::PrepareRequest& reque
   if (!request.index_only) find_indexes(image, *origin, trust, stop);
   HYDRANT_TRY(auto finished, finish(image, request, events, stop));
   if (request.push || !request.convert_to.empty()) {
-    PushedIndexes beside(paths_, catalogue_, origins_, *origin, store_name(image.source), image.resolved);
+    const ImageInStore in_store{paths_, catalogue_, origins_, *origin, store_name(image.source), image.resolved};
+    PushedIndexes beside(in_store);
     if (request.push) {
       HYDRANT_TRY(auto pushed, beside.push(image.readings, request.sign_key));
       finished.pushed = pushed.text();
@@ -285,8 +286,9 @@ void Preparer::find_indexes(Image& image, source::ImageStore& store, Trust trust
       if (!reading.toc && !reading.pushed && !origins_.index(reading.layer, reading.size)) readings.push_back(&reading);
     return readings;
   };
-  PushedIndexes ours(paths_, catalogue_, origins_, store, store_name(image.source), image.resolved);
-  ForeignIndexes foreign(paths_, catalogue_, origins_, store, store_name(image.source), image.resolved);
+  const ImageInStore in_store{paths_, catalogue_, origins_, store, store_name(image.source), image.resolved};
+  PushedIndexes ours(in_store);
+  ForeignIndexes foreign(in_store);
   if (auto readings = without(); !readings.empty()) ours.find_bound(readings, stop);
   if (auto readings = without(); !readings.empty()) foreign.find_bound(readings, stop);
   if (auto readings = without(); !readings.empty()) ours.find(readings, trust, stop);

@@ -128,8 +128,9 @@ class PrepareTest : public testing::Test {
     layer.annotations = blob.annotations;
     return layer;
   }
-  void add_image(const std::string& tag, const std::vector<Layer>& layers, const std::string& type = kGzipLayer) {
-    proto::Json config = {{"architecture", "amd64"}, {"os", "linux"}, {"config", proto::Json::object()}};
+  void add_image(const std::string& tag, const std::vector<Layer>& layers, const std::string& type = kGzipLayer,
+                 const std::string& architecture = "amd64") {
+    proto::Json config = {{"architecture", architecture}, {"os", "linux"}, {"config", proto::Json::object()}};
     config["rootfs"] = {{"type", "layers"}, {"diff_ids", proto::Json::array()}};
     proto::Json manifest = {{"schemaVersion", 2}, {"mediaType", proto::media::kOciManifest}};
     manifest["layers"] = proto::Json::array();

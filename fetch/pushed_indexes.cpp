@@ -10,6 +10,7 @@
 #include "fetch/at_once.h"
 #include "image/index/layer_builder.h"
 #include "proto/prefetch_list.h"
+#include "source/file/file_blob.h"
 
 namespace hydrant::fetch {
 
@@ -27,6 +28,16 @@ constexpr uint64_t kMaxIndex = 256 << 20;
 
 Result<Buffer> read_blob(source::ImageStore& store, const Digest& digest, uint64_t size, std::stop_token stop) {
   return source::read_proven(store, digest, size, Deadline::after(kTakeDeadline), stop);
+}
+
+// Of a blob that is to be pushed.
+Result<Digest> digest_of(source::Blob& blob, Deadline deadline) {
+  Sha256 sha;
+  HYDRANT_TRY_VOID(blob.read({{0, blob.size()}, deadline, {}}, [&](Bytes piece) {
+    sha.update(piece);
+    return Result<>();
+  }));
+  return sha.finish();
 }
 
 image::LayerExpectation expectation(const LayerReading& reading) {
@@ -49,7 +60,7 @@ struct PushedIndexes::Found {
 std::map<std::string, std::string> PushedIndexes::trusted_keys() const {
   std::map<std::string, std::string> keys;  // by name
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(paths_.trusted_keys(), error)) {
+  for (const auto& entry : std::filesystem::directory_iterator(in_.paths.trusted_keys(), error)) {
     if (entry.path().extension() != ".pem") continue;
     auto key = read_file(entry.path(), kMaxKey);
     if (key)
@@ -66,7 +77,7 @@ std::optional<PushedIndexes::Found> PushedIndexes::accept(source::StoredManifest
     HYDRANT_TRY(auto document, proto::decode_manifest(manifest.body, proto::media::kOciManifest));
     if (!std::holds_alternative<proto::ImageManifest>(document)) return fail(Code::kCorrupt, "no manifest");
     HYDRANT_TRY(auto decoded, proto::decode_index_artifact(std::get<proto::ImageManifest>(document)));
-    if (decoded.subject.digest != image_.manifest_digest) return fail(Code::kCorrupt, "it is another image's");
+    if (decoded.subject.digest != in_.image.manifest_digest) return fail(Code::kCorrupt, "it is another image's");
     return decoded;
   }();
   const std::string name = manifest.digest.text();
@@ -94,21 +105,21 @@ std::optional<PushedIndexes::Found> PushedIndexes::accept(source::StoredManifest
 
 // What was used the last time, judged as if it had just come.
 std::optional<PushedIndexes::Found> PushedIndexes::known(Trust trust) const {
-  auto digest = catalogue_.tag(store_name_, tag());
+  auto digest = in_.catalogue.tag(in_.store_name, tag());
   if (!digest) return std::nullopt;
-  auto document = catalogue_.document(*digest);
+  auto document = in_.catalogue.document(*digest);
   if (!document || sha256(as_bytes(document->body)) != *digest) return std::nullopt;
   return accept({document->media_type, std::move(document->body), *digest}, trust);
 }
 
 Result<std::optional<PushedIndexes::Found>> PushedIndexes::ask(Trust trust) {
   const Deadline deadline = Deadline::after(kAskDeadline);
-  HYDRANT_TRY(auto entries, store_.referrers(image_.manifest_digest, proto::media::kIndexArtifact, deadline));
+  HYDRANT_TRY(auto entries, in_.store.referrers(in_.image.manifest_digest, proto::media::kIndexArtifact, deadline));
   std::optional<Found> best;
   // The newest is listed last.
   for (size_t i = 0; i < std::min(entries.size(), kMostArtifacts); ++i) {
     const auto& entry = entries[entries.size() - 1 - i];
-    auto manifest = store_.manifest(entry.digest.text(), deadline);
+    auto manifest = in_.store.manifest(entry.digest.text(), deadline);
     if (!manifest) {
       log::warn("index.artifact", {{"artifact", entry.digest.text()}, {"reason", manifest.error().what}});
       continue;
@@ -125,16 +136,16 @@ bool PushedIndexes::usable(const LayerReading& reading, const Found& found) cons
   const auto* layer = found.artifact.of(reading.layer);
   if (!layer) return false;
   const std::string device = pushed_device_id(reading.layer, layer->index);
-  if (!origins_.usable(device)) return false;
-  auto index = origins_.pushed_index(device, reading.layer, reading.size);
+  if (!in_.origins.usable(device)) return false;
+  auto index = in_.origins.pushed_index(device, reading.layer, reading.size);
   return index && (*index)->ident().diff_id == reading.diff_id;
 }
 
 Result<> PushedIndexes::take(const LayerReading& reading, const Found& found, std::stop_token stop) {
   const auto& layer = *found.artifact.of(reading.layer);
-  HYDRANT_TRY_VOID(origins_.usable(pushed_device_id(reading.layer, layer.index)));
+  HYDRANT_TRY_VOID(in_.origins.usable(pushed_device_id(reading.layer, layer.index)));
   if (layer.size > kMaxIndex) return fail(Code::kUnsupported, "the index is larger than 256 MiB");
-  HYDRANT_TRY(auto bytes, read_blob(store_, layer.index, layer.size, stop));
+  HYDRANT_TRY(auto bytes, read_blob(in_.store, layer.index, layer.size, stop));
   HYDRANT_TRY(auto index, image::LayerIndex::load(bytes, expectation(reading)));
   const auto& ident = index->ident();
   if (index->by_chunks() || index->merkle_root() != layer.root || layer.diff_id != reading.diff_id)
@@ -144,22 +155,29 @@ Result<> PushedIndexes::take(const LayerReading& reading, const Found& found, st
   if (found.late && ident.granule != image::LayerBuilderOptions{}.granule)
     return fail(Code::kUnsupported, "its granule is not the one that is used here");
   HYDRANT_TRY(auto name, Digest::parse(pushed_device_id(reading.layer, layer.index)));
-  HYDRANT_TRY_VOID(make_directories(paths_.index_directory(name)));
-  return write_file_atomic(paths_.index(name), bytes);
+  HYDRANT_TRY_VOID(make_directories(in_.paths.index_directory(name)));
+  return write_file_atomic(in_.paths.index(name), bytes);
 }
 
-// Names files, so that the worst it can do is to have the wrong ones fetched.
+// Names files, so that the worst it can do is to have the wrong ones fetched. It is the subject's list, which a
+// converted image is a copy of.
 Result<> PushedIndexes::keep_prefetch_list(const Found& found, std::stop_token stop) {
-  const auto path = paths_.prefetch_list(image_.manifest_digest);
+  const auto path = in_.paths.prefetch_list(in_.image.manifest_digest);
   if (!found.artifact.prefetch || found.artifact.prefetch->size > proto::kMaxPrefetchText ||
       std::filesystem::exists(path))
     return {};
-  HYDRANT_TRY(auto bytes, read_blob(store_, found.artifact.prefetch->digest, found.artifact.prefetch->size, stop));
+  HYDRANT_TRY(auto bytes, read_blob(in_.store, found.artifact.prefetch->digest, found.artifact.prefetch->size, stop));
   HYDRANT_TRY(auto list, proto::decode_prefetch_list(as_text(bytes)));
-  if (list.subject != image_.manifest_digest.text())
+  if (list.subject != found.artifact.subject.digest.text())
     return fail(Code::kCorrupt, "the prefetch list is another image's");
-  HYDRANT_TRY_VOID(make_directories(paths_.prefetch_directory()));
-  return write_file_atomic(path, bytes);
+  list.subject = in_.image.manifest_digest.text();
+  HYDRANT_TRY_VOID(make_directories(in_.paths.prefetch_directory()));
+  return write_file_atomic(path, as_bytes(proto::encode(list)));
+}
+
+void PushedIndexes::try_prefetch_list(const Found& found, std::stop_token stop) {
+  if (auto kept = keep_prefetch_list(found, stop); !kept)
+    log::warn("prefetch.pushed", {{"image", in_.image.manifest_digest.text()}, {"reason", kept.error().what}});
 }
 
 void PushedIndexes::take_all(const std::vector<LayerReading*>& readings, const Found& found, std::stop_token stop) {
@@ -177,15 +195,15 @@ void PushedIndexes::take_all(const std::vector<LayerReading*>& readings, const F
 
 // The artifact that the manifest names. Its subject is the image that this one is a copy of.
 Result<std::optional<PushedIndexes::Found>> PushedIndexes::bound() const {
-  auto named = image_.manifest.annotations.find(proto::kIndexAnnotation);
-  if (named == image_.manifest.annotations.end()) return std::optional<Found>();
+  auto named = in_.image.manifest.annotations.find(proto::kIndexAnnotation);
+  if (named == in_.image.manifest.annotations.end()) return std::optional<Found>();
   HYDRANT_TRY(const auto digest, Digest::parse(named->second));
   source::StoredManifest manifest{std::string(proto::media::kOciManifest), {}, digest};
-  if (auto known = catalogue_.document(digest)) manifest.body = std::move(known->body);
+  if (auto known = in_.catalogue.document(digest)) manifest.body = std::move(known->body);
   if (sha256(as_bytes(manifest.body)) != digest) {
-    HYDRANT_TRY(manifest, store_.manifest(digest.text(), Deadline::after(kAskDeadline)));
+    HYDRANT_TRY(manifest, in_.store.manifest(digest.text(), Deadline::after(kAskDeadline)));
     if (manifest.digest != digest) return fail(Code::kCorrupt, "bytes do not match their digest " + digest.text());
-    if (auto put = catalogue_.put_document(digest, proto::media::kOciManifest, manifest.body); !put)
+    if (auto put = in_.catalogue.put_document(digest, proto::media::kOciManifest, manifest.body); !put)
       log::warn("catalogue.document", {{"reason", put.error().what}});
   }
   HYDRANT_TRY(auto document, proto::decode_manifest(manifest.body, proto::media::kOciManifest));
@@ -196,8 +214,10 @@ Result<std::optional<PushedIndexes::Found>> PushedIndexes::bound() const {
 
 void PushedIndexes::find_bound(const std::vector<LayerReading*>& readings, std::stop_token stop) {
   auto found = bound();
-  if (!found) return log::warn("index.lookup", {{"store", store_.describe()}, {"reason", found.error().what}});
-  if (*found) take_all(readings, **found, stop);
+  if (!found) return log::warn("index.lookup", {{"store", in_.store.describe()}, {"reason", found.error().what}});
+  if (!*found) return;
+  take_all(readings, **found, stop);
+  try_prefetch_list(**found, stop);
 }
 
 void PushedIndexes::find(const std::vector<LayerReading*>& readings, Trust trust, std::stop_token stop) {
@@ -209,7 +229,7 @@ void PushedIndexes::find(const std::vector<LayerReading*>& readings, Trust trust
                         });
   if (!all_here) {
     auto asked = ask(trust);
-    if (!asked) return log::warn("index.lookup", {{"store", store_.describe()}, {"reason", asked.error().what}});
+    if (!asked) return log::warn("index.lookup", {{"store", in_.store.describe()}, {"reason", asked.error().what}});
     if (!*asked) return;
     found = **std::move(asked);
   }
@@ -217,11 +237,10 @@ void PushedIndexes::find(const std::vector<LayerReading*>& readings, Trust trust
   take_all(readings, *found, stop);
   if (all_here) return;
 
-  if (auto kept = keep_prefetch_list(*found, stop); !kept)
-    log::warn("prefetch.pushed", {{"image", image_.manifest_digest.text()}, {"reason", kept.error().what}});
+  try_prefetch_list(*found, stop);
   const auto& manifest = found->manifest;
-  auto put = catalogue_.put_document(manifest.digest, manifest.media_type, manifest.body);
-  if (put) put = catalogue_.put_tag(store_name_, tag(), manifest.digest);
+  auto put = in_.catalogue.put_document(manifest.digest, manifest.media_type, manifest.body);
+  if (put) put = in_.catalogue.put_tag(in_.store_name, tag(), manifest.digest);
   if (!put) log::warn("catalogue.tag", {{"reason", put.error().what}});
 }
 
@@ -229,33 +248,35 @@ void PushedIndexes::find(const std::vector<LayerReading*>& readings, Trust trust
 Result<PushedIndexes::Artifact> PushedIndexes::put_artifact(const std::vector<LayerReading>& readings,
                                                             const std::string& key, Deadline deadline) {
   proto::IndexArtifact artifact;
-  artifact.subject.media_type = image_.manifest.media_type;
-  artifact.subject.digest = image_.manifest_digest;
-  artifact.subject.size = image_.manifest_body.size();
+  artifact.subject.media_type = in_.image.manifest.media_type;
+  artifact.subject.digest = in_.image.manifest_digest;
+  artifact.subject.size = in_.image.manifest_body.size();
   artifact.generator = "hydrant " + std::string(kVersion);
   for (const LayerReading& reading : readings) {
     if (reading.toc || artifact.of(reading.layer)) continue;
-    HYDRANT_TRY(auto index, origins_.index(reading.layer, reading.size));
+    HYDRANT_TRY(auto index, in_.origins.index(reading.layer, reading.size));
     if (!image::is_lazy(index->widest_span())) continue;
-    HYDRANT_TRY(auto bytes, read_file(paths_.index(reading.layer), kMaxIndex));
-    const Digest digest = sha256(as_bytes(bytes));
-    artifact.layers.push_back({reading.layer, reading.diff_id, index->merkle_root(), digest, bytes.size()});
-    HYDRANT_TRY_VOID(store_.put_blob(digest, std::move(bytes), deadline));
+    HYDRANT_TRY(auto file, source::FileBlob::open(in_.paths.index(reading.layer), /*proven=*/true));
+    if (file->size() > kMaxIndex) return fail(Code::kUnsupported, file->describe() + " is larger than 256 MiB");
+    HYDRANT_TRY(const Digest digest, digest_of(*file, deadline));
+    artifact.layers.push_back({reading.layer, reading.diff_id, index->merkle_root(), digest, file->size()});
+    HYDRANT_TRY_VOID(in_.store.put_blob(digest, *file, deadline));
   }
   if (artifact.layers.empty())
     return fail(Code::kUnsupported,
-                store_.describe() + ": no layer of the image is read by an index, so there is none to push");
-  auto list = read_file(paths_.prefetch_list(image_.manifest_digest), proto::kMaxPrefetchText);
+                in_.store.describe() + ": no layer of the image is read by an index, so there is none to push");
+  auto list = read_file(in_.paths.prefetch_list(in_.image.manifest_digest), proto::kMaxPrefetchText);
   if (list) {
     const Digest digest = sha256(as_bytes(*list));
     artifact.prefetch = {digest, list->size()};
-    HYDRANT_TRY_VOID(store_.put_blob(digest, *std::move(list), deadline));
+    source::BytesBlob blob(*std::move(list), "prefetch list");
+    HYDRANT_TRY_VOID(in_.store.put_blob(digest, blob, deadline));
   }
   if (!key.empty()) {
     HYDRANT_TRY(artifact.signature, sign(key, proto::signed_text(artifact)));
   }
-  const std::string empty(proto::kEmptyConfig);
-  HYDRANT_TRY_VOID(store_.put_blob(sha256(as_bytes(empty)), empty, deadline));
+  source::BytesBlob empty(std::string(proto::kEmptyConfig), "empty config");
+  HYDRANT_TRY_VOID(in_.store.put_blob(sha256(as_bytes(proto::kEmptyConfig)), empty, deadline));
 
   Artifact made;
   made.body = proto::encode(artifact);
@@ -270,8 +291,9 @@ Result<Digest> PushedIndexes::push(const std::vector<LayerReading>& readings, co
   const Deadline deadline = Deadline::after(kPushDeadline);
   HYDRANT_TRY(auto artifact, put_artifact(readings, key, deadline));
   const Digest digest = artifact.self.digest;
-  HYDRANT_TRY_VOID(store_.put_referrer(image_.manifest_digest, artifact.self, std::move(artifact.body), deadline));
-  log::info("index.pushed", {{"image", image_.manifest_digest.text()}, {"artifact", digest.text()}});
+  HYDRANT_TRY_VOID(
+      in_.store.put_referrer(in_.image.manifest_digest, artifact.self, std::move(artifact.body), deadline));
+  log::info("index.pushed", {{"image", in_.image.manifest_digest.text()}, {"artifact", digest.text()}});
   return digest;
 }
 
@@ -281,11 +303,22 @@ Result<PushedIndexes::Converted> PushedIndexes::convert(const std::vector<LayerR
   HYDRANT_TRY(auto artifact, put_artifact(readings, key, deadline));
   Converted made{artifact.self.digest, {}};
   HYDRANT_TRY_VOID(
-      store_.put_manifest(made.artifact.text(), artifact.self.media_type, std::move(artifact.body), deadline));
-  HYDRANT_TRY(auto manifest, proto::with_index(image_.manifest_body, made.artifact));
-  made.manifest = sha256(as_bytes(manifest));
-  HYDRANT_TRY_VOID(store_.put_manifest(tag, image_.manifest.media_type, std::move(manifest), deadline));
-  log::info("image.converted", {{"image", image_.manifest_digest.text()}, {"to", made.manifest.text()}});
+      in_.store.put_manifest(made.artifact.text(), artifact.self.media_type, std::move(artifact.body), deadline));
+  HYDRANT_TRY(auto body, proto::with_index(in_.image.manifest_body, made.artifact));
+  made.manifest = sha256(as_bytes(body));
+  // The indexes above it, from the innermost outwards, name the copy in the original's place and else what they named.
+  std::string media_type = in_.image.manifest.media_type;
+  Digest original = in_.image.manifest_digest, copy = made.manifest;
+  for (auto above = in_.image.above.rbegin(); above != in_.image.above.rend(); ++above) {
+    HYDRANT_TRY(auto index, proto::with_manifest(above->body, original, copy, body.size()));
+    HYDRANT_TRY_VOID(in_.store.put_manifest(copy.text(), media_type, std::move(body), deadline));
+    body = std::move(index);
+    media_type = above->media_type == proto::media::kDockerIndex ? proto::media::kDockerIndex : proto::media::kOciIndex;
+    original = above->digest;
+    copy = sha256(as_bytes(body));
+  }
+  HYDRANT_TRY_VOID(in_.store.put_manifest(tag, media_type, std::move(body), deadline));
+  log::info("image.converted", {{"image", in_.image.manifest_digest.text()}, {"to", made.manifest.text()}});
   return made;
 }
 

@@ -9,28 +9,17 @@
 #include <string>
 #include <vector>
 
-#include "fetch/catalogue.h"
+#include "fetch/image_in_store.h"
 #include "fetch/layer_reading.h"
-#include "fetch/origins.h"
-#include "fetch/paths.h"
 #include "fetch/trust.h"
 #include "proto/index_artifact.h"
-#include "source/open.h"
 
 namespace hydrant::fetch {
 
-// One image in its store. Lives for one prepare; not thread-safe.
+// Lives for one prepare, no longer than its image; not thread-safe.
 class PushedIndexes {
  public:
-  // All outlive it. `store_name` distinguishes stores in the catalogue.
-  PushedIndexes(const Paths& paths, Catalogue& catalogue, Origins& origins, source::ImageStore& store,
-                std::string store_name, const source::ResolvedImage& image)
-      : paths_(paths),
-        catalogue_(catalogue),
-        origins_(origins),
-        store_(store),
-        store_name_(std::move(store_name)),
-        image_(image) {}
+  explicit PushedIndexes(const ImageInStore& image) : in_(image) {}
 
   // Sets `pushed` of those readings that the image's manifest names an index for, which then stands in our own store;
   // asks nobody when it does already. Whatever fails is logged, and the layer read as if there were none.
@@ -48,8 +37,8 @@ class PushedIndexes {
     Digest artifact;
     Digest manifest;
   };
-  // The same, but the artifact is named by a copy of the image's manifest, which is put under `tag`, and listed
-  // nowhere.
+  // The same, but the artifact is named by a copy of the image's manifest, and listed nowhere. The copy is put under
+  // `tag`; or, if the image was chosen from an index, a copy of that, which names it in the image's place.
   Result<Converted> convert(const std::vector<LayerReading>& readings, const std::string& key, const std::string& tag);
 
  private:
@@ -67,15 +56,11 @@ class PushedIndexes {
   Result<std::optional<Found>> ask(Trust trust);
   Result<> take(const LayerReading& reading, const Found& found, std::stop_token stop);
   Result<> keep_prefetch_list(const Found& found, std::stop_token stop);
+  void try_prefetch_list(const Found& found, std::stop_token stop);
   bool usable(const LayerReading& reading, const Found& found) const;
-  std::string tag() const { return "index of " + image_.manifest_digest.text(); }
+  std::string tag() const { return "index of " + in_.image.manifest_digest.text(); }
 
-  const Paths& paths_;
-  Catalogue& catalogue_;
-  Origins& origins_;
-  source::ImageStore& store_;
-  const std::string store_name_;
-  const source::ResolvedImage& image_;
+  const ImageInStore& in_;
 };
 
 }  // namespace hydrant::fetch

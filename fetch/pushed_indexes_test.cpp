@@ -36,6 +36,17 @@ class PushedIndexesTest : public PrepareTest {
     request.sign_key = key;
     return preparer_->prepare(request, {[](const proto::Progress&) {}, [](const std::string&) {}}, {});
   }
+  // The digest of the image's copy.
+  Digest convert(const std::string& tag, const std::string& platform = "linux/amd64", const std::string& from = "1") {
+    proto::PrepareRequest request;
+    request.source = "registry.example/app:" + from;
+    request.platform = platform;
+    request.index_only = true;
+    request.convert_to = "registry.example/app:" + tag;
+    auto done = preparer_->prepare(request, {[](const proto::Progress&) {}, [](const std::string&) {}}, {});
+    EXPECT_TRUE(done) << done.error().what;
+    return done ? Digest::parse(done->converted).value() : Digest();
+  }
   // An artifact that says of the layer what `index` does.
   void push_instead(const Layer& layer, const Buffer& index) {
     const auto image = store_->manifest("1", Deadline::after(20s)).value();
@@ -239,6 +250,67 @@ TEST_F(PushedIndexesTest, AConvertedImageNamesItsIndexesItself) {
   }
   request.convert_to = "registry.example/app@" + original.digest.text();
   EXPECT_EQ(preparer_->prepare(request, events, {}).error().code, Code::kInvalid);
+}
+
+TEST_F(PushedIndexesTest, AConvertedImageCarriesItsPrefetchList) {
+  Layer layer = add_layer({{"a", image::fixture::text(100'000)}});
+  add_image("1", {layer});
+  const auto original = store_->manifest("1", Deadline::after(20s)).value();
+  proto::PrefetchList list{.subject = original.digest.text(), .runs = 1, .entries = {{sha256(layer.tar), "a"}}};
+  ASSERT_TRUE(make_directories(Paths{root_}.prefetch_directory()));
+  ASSERT_TRUE(write_file_atomic(Paths{root_}.prefetch_list(original.digest), as_bytes(proto::encode(list))));
+  const Digest copy = convert("lazy");
+
+  new_node();
+  ASSERT_TRUE(prepare("lazy"));
+  auto text = read_file(Paths{root_}.prefetch_list(copy));
+  ASSERT_TRUE(text);
+  list.subject = copy.text();
+  EXPECT_EQ(proto::decode_prefetch_list(*text).value(), list);
+}
+
+TEST_F(PushedIndexesTest, AConvertedImageTakesItsPlaceInTheIndexesItWasChosenFrom) {
+  Layer amd64 = add_layer(image::fixture::many_files(12));
+  Layer arm64 = add_layer(image::fixture::many_files(13));
+  add_image("a", {amd64});
+  add_image("b", {arm64}, kGzipLayer, "arm64");
+  const auto a = store_->manifest("a", Deadline::after(20s)).value();
+  const auto b = store_->manifest("b", Deadline::after(20s)).value();
+  auto entry = [](const source::StoredManifest& manifest, const std::string& architecture) {
+    return proto::Json{{"mediaType", manifest.media_type},
+                       {"digest", manifest.digest.text()},
+                       {"size", manifest.body.size()},
+                       {"platform", {{"os", "linux"}, {"architecture", architecture}}}};
+  };
+  auto add_index = [&](const std::string& tag, const proto::Json& manifests) {
+    const proto::Json index = {{"schemaVersion", 2}, {"manifests", manifests}, {"annotations", {{"note", tag}}}};
+    store_->add_manifest(tag, std::string(proto::media::kOciIndex), index.dump());
+  };
+  add_index("inner", proto::Json::array({entry(a, "amd64")}));
+  const auto inner = store_->manifest("inner", Deadline::after(20s)).value();
+  add_index("1", proto::Json::array({entry(inner, "amd64"), entry(b, "arm64")}));
+  const Digest copy = convert("lazy");
+
+  const auto made = proto::Json::parse(store_->manifest("lazy", Deadline::after(20s)).value().body);
+  auto expected = proto::Json::parse(store_->manifest("1", Deadline::after(20s)).value().body);
+  EXPECT_EQ(made["annotations"], expected["annotations"]);
+  EXPECT_EQ(made["manifests"][1], expected["manifests"][1]) << "another platform's image";
+  const auto between =
+      store_->manifest(made["manifests"][0]["digest"].get<std::string>(), Deadline::after(20s)).value();
+  EXPECT_EQ(made["manifests"][0]["size"], between.body.size());
+  EXPECT_EQ(proto::Json::parse(between.body)["manifests"][0]["digest"], copy.text());
+
+  // And the other platform's, in what has come out.
+  const Digest other = convert("lazy", "linux/arm64", "lazy");
+  const auto both = proto::Json::parse(store_->manifest("lazy", Deadline::after(20s)).value().body);
+  EXPECT_EQ(both["manifests"][0], made["manifests"][0]);
+  EXPECT_EQ(both["manifests"][1]["digest"], other.text());
+
+  new_node();
+  auto mounted = prepare("lazy");
+  ASSERT_TRUE(mounted) << mounted.error().what;
+  EXPECT_EQ(mounted->image.manifest, copy.text());
+  EXPECT_EQ(mounted->image.layers[0].pushed, kByManifest);
 }
 
 TEST_F(PushedIndexesTest, WhatCannotBePushedSaysSoBeforeAnythingIsFetched) {

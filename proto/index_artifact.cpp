@@ -125,6 +125,23 @@ Result<std::string> with_index(std::string_view manifest, const Digest& artifact
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+Result<std::string> with_manifest(std::string_view index, const Digest& original, const Digest& copy, uint64_t size) {
+  auto parsed = parse_json(index, kMaxDocument);
+  if (!parsed || !parsed->is_object() || !parsed->contains("manifests") || !(*parsed)["manifests"].is_array())
+    return fail(Code::kCorrupt, "not an image index");
+  Json& json = *parsed;
+  auto list = json.find("manifests");
+  bool found = false;
+  for (auto& each : *list) {
+    if (!each.is_object() || each.value("digest", Json()) != original.text()) continue;
+    each["digest"] = copy.text();
+    each["size"] = size;
+    found = true;
+  }
+  if (!found) return fail(Code::kCorrupt, "the image index does not name " + original.text());
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 std::string referrers_tag(const Digest& subject) { return "sha256-" + subject.hex(); }
 
 }  // namespace hydrant::proto

@@ -64,6 +64,10 @@ inline constexpr char kIndexAnnotation[] = "vnd.hydrant.index.digest";
 // The manifest with that annotation; everything else stays as it was, whatever it is. kCorrupt when `manifest` is none.
 Result<std::string> with_index(std::string_view manifest, const Digest& artifact);
 
+// An image index with another manifest, of `size` bytes, in the place of `original`; everything else stays as it was,
+// whatever it is. kCorrupt when `index` is none, or does not have it.
+Result<std::string> with_manifest(std::string_view index, const Digest& original, const Digest& copy, uint64_t size);
+
 // Where registries without the referrers API have the list: a tag.
 std::string referrers_tag(const Digest& subject);
 

@@ -18,6 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     auto again = with_index(*converted, hydrant::sha256({}));
     HYDRANT_CHECK(converted->size() > kMaxDocument || (again && *again == *converted), "an index is named once");
   }
+  (void)with_manifest(body, hydrant::sha256({}), {}, size);
   Descriptor entry;
   entry.digest = hydrant::sha256({});
   if (auto list = with_referrer(body, entry)) {

@@ -103,6 +103,23 @@ TEST(IndexArtifact, TheListOfReferrersKeepsWhatOthersPutThere) {
   EXPECT_FALSE(with_referrer("[", entry));
 }
 
+TEST(IndexArtifact, AConvertedImageTakesItsOriginalsPlaceInAnIndexWhichElseStays) {
+  const std::string index = R"({"schemaVersion":2,"annotations":{"a":"b"},"manifests":[
+      {"mediaType":"m","digest":")" +
+                            digest_of("amd64").text() + R"(","size":1,"platform":{"os":"linux"},"odd":[1]},
+      {"mediaType":"m","digest":")" +
+                            digest_of("arm64").text() + R"(","size":2}]})";
+  auto made = with_manifest(index, digest_of("amd64"), digest_of("copy"), 77);
+  ASSERT_TRUE(made) << made.error().what;
+  auto expected = nlohmann::json::parse(index);
+  expected["manifests"][0]["digest"] = digest_of("copy").text();
+  expected["manifests"][0]["size"] = 77;
+  EXPECT_EQ(nlohmann::json::parse(*made), expected);
+  EXPECT_EQ(with_manifest(index, digest_of("riscv64"), digest_of("copy"), 77).error().code, Code::kCorrupt);
+  for (const char* none : {"[", "{}", R"({"manifests":{}})", R"({"manifests":[1,{"digest":[]}]})"})
+    EXPECT_EQ(with_manifest(none, digest_of("amd64"), digest_of("copy"), 77).error().code, Code::kCorrupt) << none;
+}
+
 TEST(IndexArtifact, TheFallbackTagIsTheDigestWithADash) {
   EXPECT_EQ(referrers_tag(digest_of("a")), "sha256-" + digest_of("a").hex());
 }

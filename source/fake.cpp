@@ -136,9 +136,10 @@ Result<std::vector<proto::Descriptor>> FakeStore::referrers(const Digest& subjec
   return found;
 }
 
-Result<> FakeStore::put_blob(const Digest& digest, std::string bytes, Deadline) {
-  if (sha256(as_bytes(bytes)) != digest) return fail(Code::kCorrupt, "fake store: not the blob's digest");
-  add_blob(to_buffer(as_bytes(bytes)));
+Result<> FakeStore::put_blob(const Digest& digest, Blob& content, Deadline deadline) {
+  HYDRANT_TRY(auto bytes, read_all(content, {{0, content.size()}, deadline, {}}));
+  if (sha256(bytes) != digest) return fail(Code::kCorrupt, "fake store: not the blob's digest");
+  add_blob(std::move(bytes));
   return {};
 }
 

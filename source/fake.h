@@ -77,7 +77,7 @@ class FakeStore final : public ImageStore {
   std::string describe() const override { return "fake store"; }
   Result<std::vector<proto::Descriptor>> referrers(const Digest& subject, std::string_view artifact_type,
                                                    Deadline deadline) override;
-  Result<> put_blob(const Digest& digest, std::string bytes, Deadline deadline) override;
+  Result<> put_blob(const Digest& digest, Blob& content, Deadline deadline) override;
   Result<> put_manifest(const std::string& reference, const std::string& media_type, std::string body,
                         Deadline deadline) override;
   Result<> put_referrer(const Digest& subject, const proto::Descriptor& self, std::string body,

@@ -10,17 +10,19 @@ namespace hydrant::source {
 
 namespace {
 
-constexpr int kMaxIndexDepth = 3;
+constexpr size_t kMaxIndexDepth = 3;
 
 // The manifest of the platform's image, through as many indexes as there are above it.
 Result<ResolvedImage> find_manifest(ImageStore& store, const std::string& reference,
                                     const std::optional<proto::Platform>& platform, Deadline deadline) {
   HYDRANT_TRY(StoredManifest stored, store.manifest(reference, deadline));
-  for (int depth = 0;; ++depth) {
+  std::vector<StoredManifest> above;
+  for (;;) {
     HYDRANT_TRY(auto document, proto::decode_manifest(stored.body, stored.media_type));
     if (auto* manifest = std::get_if<proto::ImageManifest>(&document))
-      return ResolvedImage{stored.digest, std::move(stored.body), std::move(*manifest), {}};
-    if (depth == kMaxIndexDepth) return fail(Code::kUnsupported, "indexes stand in indexes");
+      return ResolvedImage{stored.digest, std::move(stored.body), std::move(*manifest), {}, std::move(above)};
+    if (above.size() == kMaxIndexDepth) return fail(Code::kUnsupported, "indexes stand in indexes");
+    above.push_back(std::move(stored));
     const auto& index = std::get<proto::ImageIndex>(document);
     HYDRANT_TRY(proto::Descriptor chosen, proto::choose_platform(index, platform.value_or(proto::Platform::native())));
     HYDRANT_TRY(stored, store.manifest(chosen.digest.text(), deadline));

@@ -36,6 +36,7 @@ struct ResolvedImage {
   std::string manifest_body;
   proto::ImageManifest manifest;
   proto::ImageConfig config;
+  std::vector<StoredManifest> above{};  // the indexes that it was chosen from, the one that the reference names first
 };
 
 // `reference` as ImageStore::manifest takes it (SourceReference::image_reference). Without a platform an index gives

@@ -20,16 +20,22 @@ Result<std::vector<proto::Descriptor>> ImageStore::referrers(const Digest&, std:
   return std::vector<proto::Descriptor>();
 }
 
-Result<> ImageStore::put_blob(const Digest&, std::string, Deadline) {
-  return fail(Code::kUnsupported, describe() + " is read only: indexes are pushed to registries");
+namespace {
+
+tl::unexpected<Error> read_only(const ImageStore& store) {
+  return fail(Code::kUnsupported, store.describe() + " is read only: indexes are pushed to registries");
 }
 
-Result<> ImageStore::put_manifest(const std::string&, const std::string&, std::string, Deadline deadline) {
-  return put_blob({}, {}, deadline);
+}  // namespace
+
+Result<> ImageStore::put_blob(const Digest&, Blob&, Deadline) { return read_only(*this); }
+
+Result<> ImageStore::put_manifest(const std::string&, const std::string&, std::string, Deadline) {
+  return read_only(*this);
 }
 
-Result<> ImageStore::put_referrer(const Digest&, const proto::Descriptor&, std::string, Deadline deadline) {
-  return put_blob({}, {}, deadline);
+Result<> ImageStore::put_referrer(const Digest&, const proto::Descriptor&, std::string, Deadline) {
+  return read_only(*this);
 }
 
 Result<Buffer> read_proven(ImageStore& store, const Digest& digest, uint64_t size, Deadline deadline,

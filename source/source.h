@@ -51,6 +51,21 @@ class Blob {
   virtual std::string describe() const = 0;
 };
 
+// Bytes in memory.
+class BytesBlob final : public Blob {
+ public:
+  BytesBlob(std::string bytes, std::string name) : bytes_(std::move(bytes)), name_(std::move(name)) {}
+  uint64_t size() const override { return bytes_.size(); }
+  Result<> read(const ReadRequest& request, const Sink& sink) override {
+    return sink(as_bytes(bytes_).subspan(request.range.begin, request.range.size()));
+  }
+  std::string describe() const override { return name_; }
+
+ private:
+  const std::string bytes_;
+  const std::string name_;
+};
+
 // read() into memory.
 Result<Buffer> read_all(Blob& blob, const ReadRequest& request);
 
@@ -75,8 +90,9 @@ class ImageStore {
   virtual Result<std::vector<proto::Descriptor>> referrers(const Digest& subject, std::string_view artifact_type,
                                                            Deadline deadline);
 
-  // Publishing; kUnsupported where the store takes nothing. A manifest's blobs go first.
-  virtual Result<> put_blob(const Digest& digest, std::string bytes, Deadline deadline);
+  // Publishing; kUnsupported where the store takes nothing. A manifest's blobs go first. `content`, which has that
+  // digest, is read while it is sent.
+  virtual Result<> put_blob(const Digest& digest, Blob& content, Deadline deadline);
   virtual Result<> put_manifest(const std::string& reference, const std::string& media_type, std::string body,
                                 Deadline deadline);
   // A manifest with a subject, listed as one of its referrers even where the store keeps no such list.

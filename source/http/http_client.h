@@ -45,6 +45,7 @@ struct HostOptions {
   bool operator==(const HostOptions&) const = default;
 };
 
+class Blob;
 class ConnectionPool;
 class Hedging;
 class Politeness;
@@ -91,6 +92,7 @@ struct HttpRequest {
   std::string url;
   std::vector<std::string> headers;  // "Accept: …"; sent to every hop
   std::string body;                  // of a POST or PUT
+  Blob* upload = nullptr;            // its body instead: read while it is sent, from the start by each try
   std::optional<ByteRange> range;
   // Both for the origin of `url` alone: never for where it redirects.
   Authorizer* authorizer = nullptr;

@@ -9,6 +9,7 @@
 #include "base/free_with.h"
 #include "proto/http_header.h"
 #include "proto/reference.h"
+#include "source/source.h"
 
 namespace hydrant::source {
 
@@ -19,6 +20,7 @@ constexpr size_t kMaxHeaderBytes = 64 << 10;
 constexpr size_t kMaxErrorBody = 64 << 10;
 constexpr size_t kMaxIdle = 64;  // kept connections, all origins together
 constexpr long kReceiveBuffer = 256 << 10;
+constexpr long kSendBuffer = 256 << 10;
 
 using Easy = std::unique_ptr<CURL, FreeWith<curl_easy_cleanup>>;
 using Multi = std::unique_ptr<CURLM, FreeWith<curl_multi_cleanup>>;
@@ -51,8 +53,8 @@ std::string lower(std::string_view text) {
 struct Exchange {
   enum class Role { kFirst, kSecond };
 
-  Exchange(CURLM* multi_handle, const BodySink& body_sink, Role its_role)
-      : multi(multi_handle), role(its_role), easy(curl_easy_init()), sink(body_sink) {
+  Exchange(CURLM* multi_handle, const HttpRequest& its_request, const BodySink& body_sink, Role its_role)
+      : multi(multi_handle), role(its_role), easy(curl_easy_init()), request(its_request), sink(body_sink) {
     HYDRANT_CHECK(easy, "out of memory");
   }
   // Closes the connection when the exchange is not over.
@@ -61,6 +63,7 @@ struct Exchange {
   CURLM* const multi;
   const Role role;
   const Easy easy;
+  const HttpRequest& request;
   const BodySink& sink;
   char error_text[CURL_ERROR_SIZE] = "";
   HttpHead head;
@@ -73,6 +76,8 @@ struct Exchange {
   Exchange* rival = nullptr;
   bool lost = false;  // to the rival
   std::optional<Error> sink_error;
+  std::optional<Error> upload_error;
+  uint64_t uploaded = 0;  // bytes that libcurl has taken
 
   bool header(std::string_view line) {
     if (lost) return false;
@@ -142,6 +147,17 @@ struct Exchange {
     enough = !*more;
     return *more;
   }
+
+  // Fills what it can of `out`; nothing at the end.
+  Result<size_t> upload(MutableBytes out) {
+    const size_t size = std::min<uint64_t>(out.size(), request.upload->size() - uploaded);
+    const ReadRequest next{{uploaded, uploaded + size}, request.patience.deadline, request.patience.stop};
+    HYDRANT_TRY(const Buffer bytes, size > 0 ? read_all(*request.upload, next) : Buffer());
+    std::copy(bytes.begin(), bytes.end(), out.begin());
+    uploaded += size;
+    last_byte = Clock::system().now();
+    return size;
+  }
 };
 
 size_t on_header(char* data, size_t size, size_t count, void* exchange) {
@@ -158,6 +174,25 @@ size_t on_body(char* data, size_t size, size_t count, void* exchange) {
     self->sink_error = Error{.code = Code::kIo, .what = thrown.what()};
     return CURL_WRITEFUNC_ERROR;
   }
+}
+
+size_t on_upload(char* data, size_t size, size_t count, void* exchange) {
+  auto* self = static_cast<Exchange*>(exchange);
+  try {
+    auto taken = self->upload(std::as_writable_bytes(std::span(data, size * count)));
+    if (taken) return *taken;
+    self->upload_error = std::move(taken.error());
+  } catch (const std::exception& thrown) {
+    self->upload_error = Error{.code = Code::kIo, .what = thrown.what()};
+  }
+  return CURL_READFUNC_ABORT;
+}
+
+// A kept connection was closed by the server meanwhile: libcurl sends the body once more.
+int on_rewind(void* exchange, curl_off_t offset, int origin) {
+  if (origin != SEEK_SET || offset < 0) return CURL_SEEKFUNC_FAIL;
+  static_cast<Exchange*>(exchange)->uploaded = static_cast<uint64_t>(offset);
+  return CURL_SEEKFUNC_OK;
 }
 
 }  // namespace
@@ -307,9 +342,28 @@ void set_host_options(CURL* easy, const HostOptions& host) {
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(host.connect_timeout.count()));
 }
 
-void set_options(Exchange& exchange, const HttpOptions& options, const HttpRequest& request, const std::string& url,
-                 const HostOptions* host, const HeaderList& headers) {
+void set_request_body(Exchange& exchange) {
   CURL* easy = exchange.easy.get();
+  const HttpRequest& request = exchange.request;
+  const uint64_t size = request.upload ? request.upload->size() : request.body.size();
+  curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request.method.c_str());
+  curl_easy_setopt(easy, CURLOPT_POST, 1L);
+  curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(size));
+  if (!request.upload) {
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.c_str());
+    return;
+  }
+  curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, kSendBuffer);
+  curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_upload);
+  curl_easy_setopt(easy, CURLOPT_READDATA, &exchange);
+  curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_rewind);
+  curl_easy_setopt(easy, CURLOPT_SEEKDATA, &exchange);
+}
+
+void set_options(Exchange& exchange, const HttpOptions& options, const std::string& url, const HostOptions* host,
+                 const HeaderList& headers) {
+  CURL* easy = exchange.easy.get();
+  const HttpRequest& request = exchange.request;
   curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
   curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);  // a signature covers the path as it was written
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -336,11 +390,7 @@ void set_options(Exchange& exchange, const HttpOptions& options, const HttpReque
     curl_easy_setopt(easy, CURLOPT_NETRC_FILE, options.netrc.c_str());
   }
   if (host) set_host_options(easy, *host);
-  if (request.method != "GET") {
-    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request.method.c_str());
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.c_str());
-  }
+  if (request.method != "GET") set_request_body(exchange);
   curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
   curl_easy_setopt(easy, CURLOPT_HEADERDATA, &exchange);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
@@ -421,8 +471,8 @@ Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, cons
   auto lease = pool.take(origin);
   CURLM* multi = (*lease).multi.get();
   auto begin = [&](Exchange::Role role) {
-    auto exchange = std::make_unique<Exchange>(multi, sink, role);
-    set_options(*exchange, options, request, url, host, headers);
+    auto exchange = std::make_unique<Exchange>(multi, request, sink, role);
+    set_options(*exchange, options, url, host, headers);
     curl_multi_add_handle(multi, exchange->easy.get());
     return exchange;
   };
@@ -433,6 +483,7 @@ Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, cons
   CURL* easy = exchange.easy.get();
 
   if (exchange.sink_error) return fail(std::move(*exchange.sink_error));
+  if (exchange.upload_error) return fail(std::move(*exchange.upload_error));
   if (exchange.too_long) return fail(Code::kCorrupt, origin + ": answer's header is too long");
   if (!code) return fail(std::move(code.error()));
   if (*code != CURLE_OK && !exchange.enough) return fail(curl_error(*code, origin, exchange.error_text));

@@ -43,7 +43,7 @@ class RegistryStore final : public ImageStore {
                                                    Deadline deadline) override;
   // Publishing is the registry's own business: no mirror is asked. In one request after the one that begins the upload;
   // refusals as for manifest().
-  Result<> put_blob(const Digest& digest, std::string bytes, Deadline deadline) override;
+  Result<> put_blob(const Digest& digest, Blob& content, Deadline deadline) override;
   Result<> put_manifest(const std::string& reference, const std::string& media_type, std::string body,
                         Deadline deadline) override;
   // kBusy when others keep changing the fallback tag at the same time.

@@ -118,7 +118,7 @@ Result<std::vector<proto::Descriptor>> RegistryStore::referrers(const Digest& su
   return found;
 }
 
-Result<> RegistryStore::put_blob(const Digest& digest, std::string bytes, Deadline deadline) {
+Result<> RegistryStore::put_blob(const Digest& digest, Blob& content, Deadline deadline) {
   const auto name = "push of blob " + digest.text() + " to " + describe();
   HYDRANT_TRY(auto places, this->places());
   const Place& place = places->own();
@@ -130,7 +130,7 @@ Result<> RegistryStore::put_blob(const Digest& digest, std::string bytes, Deadli
   *target += (target->find('?') == target->npos ? "?" : "&") + ("digest=" + digest.text());
   auto upload = request_of(place, "PUT", *std::move(target), deadline);
   upload.headers = {"Content-Type: application/octet-stream"};
-  upload.body = std::move(bytes);
+  upload.upload = &content;
   HYDRANT_TRY(auto done, client_->get(upload, proto::kMaxDocument));
   if (!is_success(done.head.status)) return fail(push_error(place, done.head, name));
   return {};

@@ -1,9 +1,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/file.h"
 #include "base/guarded.h"
+#include "base/temporary_directory.h"
 #include "proto/index_artifact.h"
 #include "source/auth/base64.h"
+#include "source/fake.h"
+#include "source/file/file_blob.h"
 #include "source/http/scripted_server.h"
 #include "source/registry/registry.h"
 
@@ -81,9 +85,59 @@ proto::Descriptor artifact(const std::string& body) {
 TEST(RegistryPush, ABlobArrivesUnderItsDigest) {
   PushRegistry registry;
   auto store = registry.store();
-  auto put = store.put_blob(digest_of("index"), "index", soon());
+  BytesBlob blob("index", "an index");
+  auto put = store.put_blob(digest_of("index"), blob, soon());
   ASSERT_TRUE(put) << put.error().what;
   EXPECT_EQ(registry.state.lock()->blobs[digest_of("index").text()], "index");
+}
+
+TEST(RegistryPush, AFileIsReadInPiecesWhileItIsSent) {
+  PushRegistry registry;
+  auto store = registry.store();
+  std::string text;
+  while (text.size() < (3 << 20) + 17) text += std::to_string(text.size()) + " ";
+  FakeBlob blob(to_buffer(as_bytes(text)));
+  auto put = store.put_blob(digest_of(text), blob, soon());
+  ASSERT_TRUE(put) << put.error().what;
+  EXPECT_EQ(registry.state.lock()->blobs[digest_of(text).text()], text);
+  uint64_t end = 0;
+  for (const ByteRange& read : blob.reads()) {
+    EXPECT_EQ(read.begin, end);
+    EXPECT_LE(read.size(), 256U << 10);
+    end = read.end;
+  }
+  EXPECT_EQ(end, text.size());
+}
+
+TEST(RegistryPush, AnUploadThatBreaksOffIsSentAgainFromItsStart) {
+  PushRegistry registry;
+  int uploads = 0;
+  ScriptedServer flaky([&](const Request& request) -> Response {
+    if (request.method == "PUT" && ++uploads == 1) return {.no_answer = true};
+    return registry.answer(request);
+  });
+  RegistryStore store(
+      std::make_shared<HttpClient>(HttpOptions{.stall_timeout = 200ms, .attempts = 2, .first_backoff = 1ms}),
+      proto::ImageName::parse(flaky.host() + "/app:1").value());
+  const std::string text(1 << 20, 'x');
+  BytesBlob blob(text, "an index");
+  auto put = store.put_blob(digest_of(text), blob, soon());
+  ASSERT_TRUE(put) << put.error().what;
+  EXPECT_EQ(uploads, 2);
+  EXPECT_EQ(registry.state.lock()->blobs[digest_of(text).text()], text);
+}
+
+TEST(RegistryPush, AFileThatChangesWhileItIsSentIsNoBlob) {
+  PushRegistry registry;
+  auto store = registry.store();
+  TemporaryDirectory directory;
+  const std::string path = directory.path() + "/index";
+  ASSERT_TRUE(write_file_atomic(path, as_bytes("index")));
+  auto blob = FileBlob::open(path, /*proven=*/true);
+  ASSERT_TRUE(blob);
+  std::filesystem::resize_file(path, 3);
+  EXPECT_EQ(store.put_blob(digest_of("index"), **blob, soon()).error().code, Code::kGone);
+  EXPECT_TRUE(registry.state.lock()->blobs.empty());
 }
 
 TEST(RegistryPush, WithoutTheApiTheFallbackTagListsItOnceAndKeepsOthers) {
@@ -156,12 +210,13 @@ TEST(RegistryPush, ReferrersComeByPagesAndAreFilteredHere) {
 TEST(RegistryPush, CredentialsAreSentAndMissingOnesAreNamed) {
   PushRegistry registry;
   registry.wanted_authorization = "Basic " + base64_encode("ann:right");
-  auto anonymous = registry.store().put_blob(digest_of("index"), "index", soon()).error();
+  BytesBlob blob("index", "an index");
+  auto anonymous = registry.store().put_blob(digest_of("index"), blob, soon()).error();
   EXPECT_EQ(anonymous.code, Code::kUnauthorized);
   EXPECT_THAT(anonymous.what, HasSubstr("docker login"));
   auto store =
       registry.store(R"({"auths":{")" + registry.server.host() + R"(":{"username":"ann","password":"right"}}})");
-  EXPECT_TRUE(store.put_blob(digest_of("index"), "index", soon()));
+  EXPECT_TRUE(store.put_blob(digest_of("index"), blob, soon()));
   ScriptedServer reader([](const Request&) -> Response { return {.status = 403}; });
   RegistryStore closed(std::make_shared<HttpClient>(), proto::ImageName::parse(reader.host() + "/app:1").value());
   auto denied = closed.put_manifest("x", "m", "{}", soon()).error();
