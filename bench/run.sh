@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 echo "machine: $(nproc) cores, $(uname -r), $(awk '/MemTotal/ { print int($2 / 1048576) " GiB" }' /proc/meminfo)"
 for program in build/bin/*_bench; do
-  [ -x "$program" ] || continue
+  [ -x "$program" ] && [ "$(basename "$program")" != layer_bench ] || continue
   echo "== $(basename "$program")"
   "$program"
 done
@@ -18,6 +18,8 @@ echo "== mounting an image of many layers by its index"
 "${apart[@]}" bench/many_layers.py
 echo "== time to ready of the demo image"
 scripts/demo.sh --json
+echo "== reading and indexing its largest layer"
+build/bin/layer_bench "$(find build/demo/oci/blobs/sha256 -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2)"
 echo "== the same, and until everything is read, against containerd over shaped links"
 unshare --net "${apart[@]}" bench/start.py
 echo "== a big file over HTTP, against curl over shaped links"
