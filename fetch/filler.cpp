@@ -90,8 +90,8 @@ void Filler::prefetch(std::vector<ByteRange> wanted) {
 void Filler::submit_prefetch(std::vector<ByteRange> wanted, Deadline deadline, Instant not_before) {
   shop_.queue.submit(
       Priority::kPrefetch,
-      [self = shared_from_this(), wanted = std::move(wanted), deadline](std::stop_token) {
-        self->plan_prefetch(wanted, deadline);
+      [weak = weak_from_this(), wanted = std::move(wanted), deadline](std::stop_token) {
+        if (auto self = weak.lock()) self->plan_prefetch(wanted, deadline);
       },
       not_before);
 }
@@ -169,7 +169,10 @@ void Filler::complete(UniqueFunction<void()> done) {
 
 void Filler::go_on(uint64_t from, bool found, Instant not_before) {
   shop_.queue.submit(
-      Priority::kBackground, [self = shared_from_this(), from, found](std::stop_token) { self->step(from, found); },
+      Priority::kBackground,
+      [weak = weak_from_this(), from, found](std::stop_token) {
+        if (auto self = weak.lock()) self->step(from, found);
+      },
       not_before, place_);
 }
 
@@ -430,7 +433,10 @@ Filler::FlightPtr Filler::add_flight(Lock& lock, ByteRange wanted, Priority prio
 void Filler::submit(Lock&, const FlightPtr& flight, Instant not_before) {
   flight->running = false;
   flight->ticket = shop_.queue.submit(
-      flight->priority, [self = shared_from_this(), flight](std::stop_token stop) { self->run(flight, stop); },
+      flight->priority,
+      [weak = weak_from_this(), flight](std::stop_token stop) {
+        if (auto self = weak.lock()) self->run(flight, stop);
+      },
       not_before, flight->ready.empty() ? place_ : std::string());
 }
 

@@ -52,6 +52,9 @@ struct FillShop {
 // unknown when the flight fails. What an earlier daemon filled is unknown too: nobody asks for it, and filling it again
 // writes the same bytes.
 //
+// Work that waits in the queue holds no filler: what is not demand may wait for as long as others demand, and a filler
+// holds its origin's descriptors and its layout.
+//
 // Thread-safe. Lock order: the filler's, then the queue's. `done` and the handle are called without either.
 class Filler : public std::enable_shared_from_this<Filler> {
  public:
