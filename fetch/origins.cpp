@@ -2,6 +2,9 @@
 
 #include <unistd.h>
 
+#include <condition_variable>
+#include <mutex>
+
 #include "fetch/layer_reading.h"
 #include "image/index/identity_layout.h"
 #include "image/index/layer_layout.h"
@@ -33,14 +36,19 @@ class LazyOrigin : public Origin {
  public:
   Result<std::shared_ptr<source::Blob>> blob(Deadline deadline) final {
     HYDRANT_TRY_VOID(usable());
-    {
-      std::lock_guard lock(mutex_);
-      if (blob_) return blob_;
-    }
-    // Two first misses may both open it; the later one stays. No lock is held over the network.
-    HYDRANT_TRY(auto opened, open(deadline));
-    std::lock_guard lock(mutex_);
-    return blob_ = std::move(opened);
+    // One opens it for all who miss at first. No lock is held over the network.
+    std::unique_lock lock(mutex_);
+    if (!opened_.wait_until(lock, deadline.at(), [&] { return blob_ || !opening_; }))
+      return fail({.code = Code::kTooSlow, .what = "another reader is still opening it", .retry = true});
+    if (blob_) return blob_;
+    opening_ = true;
+    lock.unlock();
+    auto opened = open(deadline);
+    lock.lock();
+    opening_ = false;
+    opened_.notify_all();
+    if (!opened) return fail(std::move(opened).error());
+    return blob_ = *std::move(opened);
   }
   void forget(const std::shared_ptr<source::Blob>& blob) final {
     std::lock_guard lock(mutex_);
@@ -51,6 +59,8 @@ class LazyOrigin : public Origin {
   virtual Result<std::shared_ptr<source::Blob>> open(Deadline deadline) = 0;
   virtual Result<> usable() { return {}; }
   std::mutex mutex_;
+  std::condition_variable opened_;
+  bool opening_ = false;
   std::shared_ptr<source::Blob> blob_;  // also held by reads under way
 };
 
