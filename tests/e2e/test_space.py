@@ -68,8 +68,7 @@ class Space(Case):
             self.assertEqual(read_cold(stays / "big"), second_digest)
             self.assertEqual(hydrant.ok("gc", "--json")["objects"], 0, "no limit is exceeded")
             hydrant.ok("umount", gone)
-            # The kernel lets go of the mount's files a moment after the umount.
-            wait_until(lambda: len(hydrant.ok("engine", "--json")["cookies"]) == 2, what="the other's two objects are left")
+            hydrant.wait_until_let_go(left=2)
             done = hydrant.ok("gc", "--all", "--json")
             self.assertGreaterEqual(done["freed"], 4 * MEGA)
             self.assertGreaterEqual(done["usage"], 6 * MEGA)
@@ -107,6 +106,7 @@ class Space(Case):
             self.assertEqual(hydrant.ok("stat", "--json", directory)["fetch"]["fetched_bytes"], 0)
             self.assertIn(pinned, hydrant.ok("gc"))
             hydrant.ok("umount", directory)
+            hydrant.wait_until_let_go()
             done = hydrant.ok("gc", "--unpin", pinned, "--all", "--json")
             self.assertEqual((done["pins"], done["pinned"]), ([], 0))
             self.assertGreaterEqual(done["freed"], 4 * MEGA)
