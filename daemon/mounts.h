@@ -42,6 +42,8 @@ class Mounts {
 
   // All or nothing: a failure leaves neither mount nor record. Errors as proto::MountRequest says.
   Result<proto::MountReply> mount(const proto::MountRequest& request, std::stop_token stop, const Report& report);
+  // When it is not lazy, nothing of the mount is in use any more when it returns, unless other mount namespaces have
+  // it.
   Result<> umount(const std::string& dir, bool lazy);
   // Of a dead mount: takes it down, lazily, and makes it anew. As proto::RepairRequest says.
   Result<proto::MountReply> repair(const std::string& dir, std::stop_token stop, const Report& report);
@@ -91,6 +93,7 @@ class Mounts {
   Result<Fd> complete_metadata(const Object& object, const std::string& digest, std::stop_token stop,
                                const Report& report);
   Result<Fd> open_device(Device& device);
+  Result<std::shared_ptr<Mount>> take_down(const std::string& dir, bool lazy);
   Result<std::string> resolve(const std::string& dir);
   Result<std::shared_ptr<Mount>> latest(const std::string& fsid);
   void drop_vanished();

@@ -16,6 +16,10 @@ namespace {
 constexpr size_t kMostTouches = 20000;
 constexpr Duration kTogether = std::chrono::milliseconds(20);
 
+// How long an umount waits until the kernel has closed the mount's blob files, commonly some milliseconds. A copy of
+// the mount in another mount namespace keeps them open for as long as it likes.
+constexpr Duration kReleaseLimit = std::chrono::milliseconds(250);
+
 // Neighbours that were read one after the other are listed as one.
 void append(std::vector<uint64_t>& list, const front::Touch& touch) {
   const auto ms = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(touch.after).count());
@@ -90,6 +94,26 @@ Result<std::string> Mounts::resolve(const std::string& dir) {
 }
 
 Result<> Mounts::umount(const std::string& asked, bool lazy) {
+  HYDRANT_TRY(auto mount, take_down(asked, lazy));
+  if (lazy) return {};
+  // Whoever asked may make room next, or mount again: then nothing of this mount is in use any more.
+  struct Let {
+    std::weak_ptr<BlobFile> blob;
+    std::weak_ptr<Object> object;
+  };
+  std::vector<Let> let;
+  for (const Device& device : mount->devices)
+    if (device.blob) let.push_back({device.blob, device.object});
+  mount.reset();
+  std::vector<std::weak_ptr<Object>> objects;
+  for (auto& each : let)
+    if (each.blob.expired()) objects.push_back(std::move(each.object));  // no other mount's
+  objects_.wait_until_given_back(objects, Deadline::after(kReleaseLimit));
+  return {};
+}
+
+// What is left of the mount: the objects that it used.
+Result<std::shared_ptr<Mounts::Mount>> Mounts::take_down(const std::string& asked, bool lazy) {
   drop_vanished();
   HYDRANT_TRY(std::string dir, resolve(asked));
   std::shared_ptr<Mount> mount;
@@ -101,7 +125,7 @@ Result<> Mounts::umount(const std::string& asked, bool lazy) {
     mount = at->second;
     mount->ready = false;
   }
-  auto back_out = [&](Error error) -> Result<> {
+  auto back_out = [&](Error error) {
     std::lock_guard lock(mutex_);
     mount->ready = true;
     return fail(std::move(error));
@@ -127,7 +151,7 @@ Result<> Mounts::umount(const std::string& asked, bool lazy) {
     mounts_.erase(dir);
   }
   log::info("unmounted", {{"dir", dir}, {"lazy", lazy}});
-  return {};
+  return mount;
 }
 
 Result<proto::MountReply> Mounts::repair(const std::string& asked, std::stop_token stop, const Report& report) {
@@ -153,8 +177,8 @@ void Mounts::close() {
     closed_ = true;
   }
   for (auto& entry : list().mounts) {
-    auto done = umount(entry.dir, false);
-    if (!done && done.error().code == Code::kBusy) done = umount(entry.dir, true);
+    auto done = take_down(entry.dir, false);
+    if (!done && done.error().code == Code::kBusy) done = take_down(entry.dir, true);
     if (!done) log::error("umount-failed", {{"dir", entry.dir}, {"why", done.error().what}});
   }
 }

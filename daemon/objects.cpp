@@ -1,5 +1,6 @@
 #include "daemon/objects.h"
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 
@@ -218,6 +219,18 @@ std::vector<std::shared_ptr<Object>> Objects::all() const {
   for (const auto& [key, object] : shared_->objects)
     if (auto alive = object.lock()) out.push_back(std::move(alive));
   return out;
+}
+
+void Objects::wait_until_given_back(const std::vector<std::weak_ptr<Object>>& objects, Deadline deadline) const {
+  std::unique_lock lock(shared_->mutex);
+  // An object that nobody holds is in the table until its cookie is given back.
+  shared_->changed.wait_until(lock, deadline.at(), [&] {
+    return std::ranges::none_of(shared_->objects, [&](const auto& entry) {
+      return std::ranges::any_of(objects, [&](const auto& object) {
+        return !entry.second.owner_before(object) && !object.owner_before(entry.second);
+      });
+    });
+  });
 }
 
 Result<> prove(const Object& object, const std::optional<proto::MerkleProof>& proof) {

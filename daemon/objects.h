@@ -74,6 +74,10 @@ class Objects {
 
   cachefiles::Engine& engine() const { return engine_; }
 
+  // Until each of them has been given back, or `deadline`; its key can be had anew then. Whoever asks holds none of
+  // them.
+  void wait_until_given_back(const std::vector<std::weak_ptr<Object>>& objects, Deadline deadline) const;
+
   // Those that are in use now.
   std::vector<std::shared_ptr<Object>> all() const;
 

@@ -167,7 +167,6 @@ class Verify(Case):
         self.mounted()
         self.hydrant.ok("umount", self.directory)
         [leaves] = [path for path in (self.hydrant.root / "fetch/leaves").rglob("*") if path.is_file()]
-        self.hydrant.wait_until_let_go()
         self.hydrant.ok("gc", "--at-most", "0")
         self.flip(leaves, 70)
         self.fails((1, 3, 8), ["Merkle root"], "mount", self.reference, self.hydrant.new_dir())

@@ -276,10 +276,6 @@ class Hydrant:
         """name: pid of what runs for this root."""
         return {name: pid for pid, name in processes_naming(str(self.root)).items() if name != "hydrant"}
 
-    def wait_until_let_go(self, left=0):
-        """Until no more than `left` objects are in use: the kernel lets go of a mount's files a moment after the umount."""
-        wait_until(lambda: len(self.ok("engine", "--json")["cookies"]) <= left, what=f"no more than {left} objects are in use")
-
     def image_mounts(self):
         return [point for point, kind in mounts() if point.startswith(str(self.base)) and kind == "erofs"]
 
