@@ -274,6 +274,8 @@ int main(int argc, char** argv) {
   app.add_option("--transfers-per-origin", options.http.transfers_per_origin, "requests to one origin at a time")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  app.add_flag("--prefer-http2", options.http.prefer_http2,
+               "ask by HTTP/2 over TLS where it is spoken; else only who takes no HTTP/1.1 is asked by it");
   app.add_option("--user", options.confinement.user,
                  "user to become when root starts it; by default hydrant, or one of its own without a name");
   app.add_option("--unconfined", options.confinement.unconfined,

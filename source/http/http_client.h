@@ -26,6 +26,7 @@ struct HttpOptions {
   std::chrono::milliseconds longest_backoff{5'000};
   size_t idle_per_origin = 16;       // kept connections
   size_t transfers_per_origin = 32;  // at a time; more wait for one to end
+  bool prefer_http2 = false;         // over TLS; else an origin is asked by it when it takes no HTTP/1.1
   std::string ca_file = {};          // PEM; empty: the system's
   std::string user_agent = {};       // empty: "hydrant/<version>"
   std::string proxy = {};            // URL; empty: as the environment says

@@ -361,14 +361,13 @@ void set_request_body(Exchange& exchange) {
 }
 
 void set_options(Exchange& exchange, const HttpOptions& options, const std::string& url, const HostOptions* host,
-                 const HeaderList& headers) {
+                 const HeaderList& headers, long version) {
   CURL* easy = exchange.easy.get();
   const HttpRequest& request = exchange.request;
   curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
   curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);  // a signature covers the path as it was written
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  // One bulk transfer a connection: HTTP/2 streams would share one window.
-  curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+  curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, version);
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
   // Leave a resolver thread that hangs in DNS behind instead of waiting for it past the deadline.
   curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
@@ -418,6 +417,56 @@ Result<HeaderList> header_list(const HttpRequest& request, const Authorization& 
   return list;
 }
 
+// What came of a request, and of how it was asked.
+struct Answer {
+  Result<HttpHead> head;
+  bool may_want_http2 = false;  // nothing of the request was served, as by a server that takes no HTTP/1.1
+  bool http2 = false;           // it was answered by HTTP/2
+};
+
+Result<HttpHead> conclude(Exchange& exchange, Result<CURLcode> code, const std::string& origin) {
+  if (exchange.sink_error) return fail(std::move(*exchange.sink_error));
+  if (exchange.upload_error) return fail(std::move(*exchange.upload_error));
+  if (exchange.too_long) return fail(Code::kCorrupt, origin + ": answer's header is too long");
+  if (!code) return fail(std::move(code.error()));
+  if (*code != CURLE_OK && !exchange.enough) return fail(curl_error(*code, origin, exchange.error_text));
+
+  CURL* easy = exchange.easy.get();
+  long status = 0;
+  curl_off_t retry_after = 0;
+  curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+  curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
+  exchange.head.status = static_cast<int>(status);
+  if (retry_after > 0) exchange.head.retry_after = std::chrono::seconds(retry_after);
+  return std::move(exchange.head);
+}
+
+// The request and its answer on a connection of `multi`; `configure` sets an exchange up.
+Answer converse(CURLM* multi, const HttpOptions& options, const HttpRequest& request, const std::string& origin,
+                const Hedge& hedge, const std::function<void(Exchange&)>& configure, const BodySink& sink) {
+  const auto begin = [&](Exchange::Role role) {
+    auto exchange = std::make_unique<Exchange>(multi, request, sink, role);
+    configure(*exchange);
+    curl_multi_add_handle(multi, exchange->easy.get());
+    return exchange;
+  };
+  Race race(begin(Exchange::Role::kFirst));
+  const auto code = drive(
+      multi, race, [&] { return begin(Exchange::Role::kSecond); }, options, hedge, request.patience, origin);
+  Exchange& exchange = race.leader();
+  CURL* easy = exchange.easy.get();
+  long version = 0, connects = 0;
+  curl_easy_getinfo(easy, CURLINFO_HTTP_VERSION, &version);
+  curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &connects);
+  // A server without it ends the handshake, or takes the connection and closes it.
+  const bool refused = code && (*code == CURLE_SSL_CONNECT_ERROR || (*code == CURLE_GOT_NOTHING && connects > 0));
+  Answer answer{.head = conclude(exchange, code, origin)};
+  const int status = answer.head ? answer.head->status : 0;
+  answer.may_want_http2 = request.method == "GET" && (refused || status == 505 || status == 426);
+  answer.http2 = answer.head && version == CURL_HTTP_VERSION_2_0;
+  return answer;
+}
+
 }  // namespace
 
 ConnectionPool::ConnectionPool(size_t idle_per_origin) : idle_per_origin_(idle_per_origin) {
@@ -459,6 +508,9 @@ void ConnectionPool::give_back(const std::string& origin, std::unique_ptr<Connec
   // locals.
 }
 
+bool ConnectionPool::needs_http2(const std::string& origin) { return http2_.lock()->contains(origin); }
+void ConnectionPool::note_http2(const std::string& origin) { http2_.lock()->insert(origin); }
+
 Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, const HttpRequest& request,
                           const std::string& url, const Authorization& authorization, const HostOptions* host,
                           const Hedge& hedge, const BodySink& sink) {
@@ -469,33 +521,21 @@ Result<HttpHead> transfer(ConnectionPool& pool, const HttpOptions& options, cons
 
   HYDRANT_TRY(HeaderList headers, header_list(request, authorization, host));
   auto lease = pool.take(origin);
-  CURLM* multi = (*lease).multi.get();
-  auto begin = [&](Exchange::Role role) {
-    auto exchange = std::make_unique<Exchange>(multi, request, sink, role);
-    set_options(*exchange, options, url, host, headers);
-    curl_multi_add_handle(multi, exchange->easy.get());
-    return exchange;
+  const auto ask = [&](long version) {
+    Answer answer =
+        converse((*lease).multi.get(), options, request, origin, hedge,
+                 [&](Exchange& exchange) { set_options(exchange, options, url, host, headers, version); }, sink);
+    if (answer.head) answer.head->url = url;
+    return answer;
   };
-  Race race(begin(Exchange::Role::kFirst));
-  auto code = drive(
-      multi, race, [&] { return begin(Exchange::Role::kSecond); }, options, hedge, request.patience, origin);
-  Exchange& exchange = race.leader();
-  CURL* easy = exchange.easy.get();
-
-  if (exchange.sink_error) return fail(std::move(*exchange.sink_error));
-  if (exchange.upload_error) return fail(std::move(*exchange.upload_error));
-  if (exchange.too_long) return fail(Code::kCorrupt, origin + ": answer's header is too long");
-  if (!code) return fail(std::move(code.error()));
-  if (*code != CURLE_OK && !exchange.enough) return fail(curl_error(*code, origin, exchange.error_text));
-
-  long status = 0;
-  curl_off_t retry_after = 0;
-  curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
-  curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
-  exchange.head.status = static_cast<int>(status);
-  if (retry_after > 0) exchange.head.retry_after = std::chrono::seconds(retry_after);
-  exchange.head.url = url;
-  return std::move(exchange.head);
+  // One transfer a connection, whatever the protocol: what HTTP/2 could share out is one window (decision 008).
+  if (options.prefer_http2 || pool.needs_http2(origin)) return ask(CURL_HTTP_VERSION_2TLS).head;
+  Answer answer = ask(CURL_HTTP_VERSION_1_1);
+  if (!answer.may_want_http2 || !origin.starts_with("https:")) return std::move(answer.head);
+  Answer second = ask(CURL_HTTP_VERSION_2TLS);
+  if (!second.http2) return std::move(answer.head);
+  pool.note_http2(origin);
+  return std::move(second.head);
 }
 
 Result<std::string> redirect_target(const std::string& base, const std::string& location) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,10 @@ class ConnectionPool {
   };
   Lease take(const std::string& origin);
 
+  // Origins that take no HTTP/1.1: asked by HTTP/2 from the first try on.
+  bool needs_http2(const std::string& origin);
+  void note_http2(const std::string& origin);
+
  private:
   void give_back(const std::string& origin, std::unique_ptr<Connection> connection);
 
@@ -45,6 +50,7 @@ class ConnectionPool {
   };
   const size_t idle_per_origin_;
   Guarded<Idle> idle_;
+  Guarded<std::set<std::string>> http2_;
 };
 
 // When a request is asked a second time (source/http/hedging.h).

@@ -3,62 +3,29 @@ certificate of its clients, which dies while the image is read."""
 
 import contextlib
 import os
-import pathlib
 import signal
 import subprocess
-import tempfile
 
 import oci
 from case import Case
+from fronts import certificate, directory_of_keys, nginx, tls, to
 from sandbox import BIN, Hydrant, Registry, accepts, free_port, wait_until
 
 
-def certificate(directory, name, *extensions, issuer=None):
-    """NAME.crt and NAME.key; signed by `issuer`, or an authority."""
-    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
-           "-keyout", f"{name}.key", "-out", f"{name}.crt"]
-    for extension in extensions:
-        new += ["-addext", extension]
-    if issuer:
-        new += ["-CA", f"{issuer}.crt", "-CAkey", f"{issuer}.key"]
-    subprocess.run(new, cwd=directory, check=True, stderr=subprocess.DEVNULL)
-
-
 @contextlib.contextmanager
-def tls_front(port_behind):
-    """nginx with TLS in front of a registry; yields its directory, its port and its pid. Asks for client certificates."""
-    with tempfile.TemporaryDirectory(prefix="hydrant-nginx-") as text:
-        directory = pathlib.Path(text)
-        certificate(directory, "authority", "basicConstraints=critical,CA:TRUE")
-        certificate(directory, "server", "subjectAltName=IP:127.0.0.1", issuer="authority")
+def mutual_tls(port_behind):
+    """A front that asks for certificates; yields its directory, its port and its pid."""
+    with directory_of_keys() as directory:
         certificate(directory, "client", issuer="authority")
         port = free_port()
-        (directory / "nginx.conf").write_text(f"""
-daemon off; pid nginx.pid; error_log error.log; user root;
-events {{}}
-http {{
-  access_log access.log; proxy_max_temp_file_size 0;
-  server {{
-    listen 127.0.0.1:{port} ssl;
-    ssl_certificate server.crt; ssl_certificate_key server.key;
-    ssl_client_certificate authority.crt; ssl_verify_client on;
-    location / {{ proxy_pass http://127.0.0.1:{port_behind}; proxy_set_header Host $http_host; }}
-  }}
-}}
-""")
-        server = subprocess.Popen(["nginx", "-p", str(directory), "-c", "nginx.conf"], stderr=subprocess.DEVNULL)
-        try:
-            wait_until(lambda: accepts(port), 30, "nginx listens")
-            yield directory, port, server.pid
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(server.pid, signal.SIGTERM)
-            server.wait()
+        server = f"{tls()} ssl_client_certificate authority.crt; ssl_verify_client on; {to(port_behind)}"
+        with nginx(directory, port, server) as pid:
+            yield directory, port, pid
 
 
 class Hosts(Case):
     def test_a_mirror_with_certificates_is_preferred_and_its_death_is_not_noticed(self):
-        with Registry() as registry, tls_front(registry.port) as (front, port, nginx), Hydrant() as hydrant:
+        with Registry() as registry, mutual_tls(registry.port) as (front, port, pid), Hydrant() as hydrant:
             content = hydrant.base / "content"
             content.mkdir()
             (content / "big").write_bytes(os.urandom(8 << 20))
@@ -81,7 +48,7 @@ class Hosts(Case):
                 self.assertEqual(file.read(1 << 20), wanted.read(1 << 20))
                 before = sum_of_answers(front)
                 self.assertGreater(before, 0)
-                os.kill(nginx, signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
                 wait_until(lambda: not accepts(port), 30, "nginx is gone")
                 self.assertEqual(file.read(), wanted.read())
             self.assertGreater(registry.bytes_sent(), before, "the rest came from the registry itself")
