@@ -2,7 +2,7 @@
 gzip image, over links of two network namespaces (shaped_link.py). Rows take turns on each link; every one starts from an
 empty ext4 and an empty page cache on the client's side, with its daemons up. Runs in a network namespace of its own.
 
-Ready: numpy is imported in a container (runc in all rows). Moved: what the client's end of the link has received.
+Ready: numpy (or what --imports says) is imported in a container (runc in all rows). Moved: what the client's end of the link has received.
 Read all: tar of the whole tree in a container, after ready, on the same state; its time counts from the beginning."""
 
 import argparse
@@ -18,11 +18,14 @@ import time
 from sandbox import BUILD, Hydrant, Registry, small_disk, wait_until
 from shaped_link import SERVER, Link
 
-READY = ("python3", "-c", "import numpy; print('ready', flush=True)")
 # GNU tar does not read what it would write to /dev/null.
 READ_ALL = ("sh", "-c", "tar -cf - --one-file-system / 2> /dev/null | wc -c")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 IMAGE = "bench/start"
+
+
+def ready_when(imported):
+    return ("python3", "-c", f"import {imported}; print('ready', flush=True)")
 
 
 def drop_caches():
@@ -101,12 +104,12 @@ class Lazy:
             subprocess.run(["umount", str(bundle / "rootfs")], check=True)
 
 
-def measure(row, link):
+def measure(row, link, ready):
     drop_caches()
     start, before = time.monotonic(), link.received()
     row.pull()
     mounted = time.monotonic()
-    line, at = row.run(*READY)
+    line, at = row.run(*ready)
     if line != "ready":
         raise SystemExit(f"start: {row.name}: the program did not run: {line!r}")
     moved = link.received() - before
@@ -118,7 +121,7 @@ def measure(row, link):
             "tar_bytes": int(size)}
 
 
-def compare(link, image, rounds):
+def compare(link, image, rounds, ready):
     figures = {}
     with contextlib.ExitStack() as outer:
         registry = outer.enter_context(Registry(address=SERVER, prefix=link.prefix))
@@ -129,7 +132,7 @@ def compare(link, image, rounds):
             teacher = Lazy(stack, reference, "learning")
             teacher.hydrant.ok("index", "--plain-http", reference)
             teacher.pull()
-            teacher.run(*READY)
+            teacher.run(*ready)
             teacher.hydrant.ok("record", teacher.directory)
             kept = pathlib.Path(outer.enter_context(small_disk(256)))
             for part in ("indexes", "prefetch"):
@@ -142,7 +145,7 @@ def compare(link, image, rounds):
             for make in rows:
                 with contextlib.ExitStack() as stack:
                     row = make(stack)
-                    figures.setdefault(row.name, []).append(measure(row, link))
+                    figures.setdefault(row.name, []).append(measure(row, link, ready))
     medians = {name: {key: statistics.median(round[key] for round in taken) for key in taken[0]} for name, taken in figures.items()}
     full = medians[Containerd.name]
     print(f"{link.name:<24}{'mounted':>9}{'ready':>9}{'of full':>9}{'moved':>10}{'all read':>10}{'of full':>9}")
@@ -159,10 +162,11 @@ def main():
     parser.add_argument("--image", default=str(BUILD / "demo/oci"), help="OCI layout of one image")
     parser.add_argument("--links", default="none,1000:2,200:20", help="none, or MBIT:MILLISECONDS of round trip")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--imports", default="numpy", help="what the program imports: \"numpy, pandas\"")
     options = parser.parse_args()
     for spec in options.links.split(","):
         with Link(*(float(word) if "." in word else int(word) for word in spec.split(":")) if spec != "none" else ()) as link:
-            compare(link, options.image, options.rounds)
+            compare(link, options.image, options.rounds, ready_when(options.imports))
 
 
 if __name__ == "__main__":

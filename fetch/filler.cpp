@@ -214,11 +214,12 @@ void Filler::claim_prefetch(Lock& lock, ByteRange hole, Priority priority) {
       continue;
     }
     const ByteRange wanted = {hole.begin, std::min(hole.end, round_down(hole.begin, unit) + unit)};
-    const ByteRange fill = layout_->plan(wanted).device;
+    const ByteRange fill{layout_->plan(wanted).device.begin, layout_->piece_end(wanted)};
     uint64_t begin = first, end = first + 1;
     while (begin > fill.begin / granule && !known(lock, begin - 1)) --begin;
     while (end * granule < fill.end && !known(lock, end)) ++end;
-    add_flight(lock, {begin * granule, layout_->granule_range(end - 1).end}, priority);
+    const FlightPtr flight = add_flight(lock, {begin * granule, layout_->granule_range(end - 1).end}, priority);
+    flight->piece = true;
     hole.begin = std::min(hole.end, end * granule);
   }
 }
@@ -286,9 +287,9 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
   ByteRange covered = {layout_->granule_range(first).begin, layout_->granule_range(last).end};
   const ByteRange ahead =
       streams_.miss(range, covered, along, shop_.options.shortest_run, ahead_limit(lock), layout_->device_size());
-  run_ahead(lock, ahead);
+  if (!ahead.empty()) streams_.ends_at(ahead.end, run_ahead(lock, ahead));
   if (ahead.empty())
-    for (ByteRange place : strides_.miss(range, layout_->device_size())) run_ahead(lock, place);
+    for (ByteRange place : strides_.miss(range, layout_->device_size())) claim_ahead(lock, place, /*piece=*/false);
 }
 
 // The cache asks for what was written a moment ago: its question crossed the write, or it has lost the bytes since, to
@@ -334,7 +335,17 @@ uint64_t Filler::ahead_limit(Lock&) const {
                   layout_->granule());
 }
 
-void Filler::run_ahead(Lock& lock, ByteRange range) {
+// Goes on where the piece before it ends, and ends as one itself; yields that end.
+uint64_t Filler::run_ahead(Lock& lock, ByteRange range) {
+  const uint64_t begin = end_as_piece(lock, range.begin);
+  range = {begin, std::min(range.end + (begin - range.begin), layout_->device_size())};
+  if (range.empty()) return range.end;
+  range.end = layout_->piece_end(range);
+  claim_ahead(lock, range, /*piece=*/true);
+  return range.end;
+}
+
+void Filler::claim_ahead(Lock& lock, ByteRange range, bool piece) {
   if (range.empty()) return;
   const uint64_t granule = layout_->granule();
   FlightPtr first;
@@ -342,6 +353,7 @@ void Filler::run_ahead(Lock& lock, ByteRange range) {
   auto claim = [&] {
     if (run.empty()) return;
     FlightPtr flight = add_flight(lock, std::exchange(run, {}), Priority::kAhead);
+    flight->piece = piece;
     if (!first) first = flight;
   };
   for (uint64_t index = range.begin / granule; index <= (range.end - 1) / granule; ++index) {
@@ -355,6 +367,21 @@ void Filler::run_ahead(Lock& lock, ByteRange range) {
   claim();
   // One granule alone would be held for nothing: there is nothing behind it that it could announce.
   if (first && first->wanted.size() > granule) first->marker = first->wanted.begin / granule;
+}
+
+// The flight that ends at `border`, if it is still queued, becomes a piece of the run that goes on there; yields its
+// end.
+uint64_t Filler::end_as_piece(Lock& lock, uint64_t border) {
+  const uint64_t granule = layout_->granule();
+  auto before = border == 0 ? claims_.end() : claims_.find((border - 1) / granule);
+  if (before == claims_.end()) return border;
+  const FlightPtr flight = before->second.flight;
+  if (flight->running || flight->attempts > 0 || !flight->ready.empty() || flight->wanted.end != border) return border;
+  const uint64_t end = reach(lock, border, layout_->piece_end(flight->wanted) - border);
+  for (uint64_t index = border / granule; index * granule < end; ++index) claims_[index] = {flight, {}};
+  flight->wanted.end = end;
+  flight->piece = true;
+  return end;
 }
 
 void Filler::release_held(Lock& lock, uint64_t index, Priority priority) {

@@ -110,12 +110,14 @@ class Filler : public std::enable_shared_from_this<Filler> {
   void go_on(uint64_t from, bool found, Instant not_before);
   void step(uint64_t from, bool found);
   void admit(Lock& lock, const WaiterPtr& waiter, Finished& finished);
+  uint64_t end_as_piece(Lock& lock, uint64_t border);
   uint64_t claim_run(Lock& lock, ByteRange run);
   const FillOptions::Locality& locality() const;
   bool near_others(Lock& lock, ByteRange run) const;
   uint64_t reach(Lock& lock, uint64_t from, uint64_t most) const;
   bool extend_queued(Lock& lock, ByteRange piece);
-  void run_ahead(Lock& lock, ByteRange range);
+  uint64_t run_ahead(Lock& lock, ByteRange range);
+  void claim_ahead(Lock& lock, ByteRange range, bool piece);
   uint64_t ahead_limit(Lock& lock) const;
   void submit(Lock& lock, const FlightPtr& flight, Instant not_before);
   FlightPtr add_flight(Lock& lock, ByteRange wanted, Priority priority, Buffer ready = {});

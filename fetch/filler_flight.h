@@ -20,6 +20,7 @@ struct Filler::Flight {
   Priority priority = Priority::kDemand;
   Deadline ahead_deadline{Instant::max()};  // of a flight that nobody waits for
   bool running = false;
+  bool piece = false;  // of a run: whoever fetches the next one goes on at its end (image::Layout::plan_piece)
   unsigned attempts = 0;
   unsigned corrupt = 0;
   uint64_t marker = UINT64_MAX;  // index of the granule that is held back

@@ -64,7 +64,7 @@ void Filler::run(const FlightPtr& flight, std::stop_token queue_stop) {
       flight->wanted.begin = std::min(round_down(flight->wanted.begin, granule) + granule, flight->wanted.end);
     if (flight->wanted.empty()) return;
     if (ready.empty()) {
-      fill = layout->plan(flight->wanted);
+      fill = flight->piece && flight->attempts == 1 ? layout->plan_piece(flight->wanted) : layout->plan(flight->wanted);
       // The neighbours that come along are ours too, unless somebody fetches them or they are here already.
       for (uint64_t index = fill.device.begin / granule; index * granule < fill.device.end; ++index)
         if (!held_.contains(index)) claims_.try_emplace(index, Claim{flight, {}});
@@ -163,6 +163,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
                            {"priority", static_cast<int>(flight->priority)},
                            {"offset", fill.device.begin},
                            {"length", fill.device.size()},
+                           {"stored_at", fill.stored.begin},
                            {"stored", fill.stored.size()},
                            {"ms", static_cast<int64_t>(seconds * 1000)}});
   Lock lock(mutex_);

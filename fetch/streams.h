@@ -57,6 +57,12 @@ class Streams {
     return {};
   }
 
+  // The run-ahead that was to end at `edge` ends at `end`.
+  void ends_at(uint64_t edge, uint64_t end) {
+    for (Slot& slot : slots_)
+      if (slot.used != 0 && slot.edge == edge) slot.edge = end;
+  }
+
  private:
   struct Slot {
     uint64_t used = 0;     // 0: free

@@ -35,6 +35,14 @@ class Layout {
   // The fill that makes `wanted` (non-empty, inside the device) available: whole granules, and of those that the
   // fetched bytes complete anyway, the neighbours too.
   virtual Fill plan(ByteRange wanted) const = 0;
+
+  // For who fetches a long run piece by piece. Where the piece `wanted` had better end, at wanted.end or a little
+  // behind it (at most the device's end), so that plan_piece() of it and of the next one fetch little twice.
+  virtual uint64_t piece_end(ByteRange wanted) const { return wanted.end; }
+  // As plan(), but the fill ends with what `wanted` needs, which it estimates: when that was too little, finish() fails
+  // with kCorrupt although the bytes are as they should be, and plan() gives a fill that is not.
+  virtual Fill plan_piece(ByteRange wanted) const { return plan(wanted); }
+
   // The most device bytes that a decoder keeps back until they are proven.
   virtual uint64_t decoder_memory() const { return granule(); }
 

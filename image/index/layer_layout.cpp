@@ -11,6 +11,11 @@
 
 namespace hydrant::image {
 
+namespace {
+// More than the codes in front of a deflate block take.
+constexpr uint64_t kBlockHeader = 4096;
+}  // namespace
+
 LayerLayout::~LayerLayout() {
   if (fringes_) fringes_->forget_layout(this);
 }
@@ -29,16 +34,60 @@ Fill LayerLayout::plan(ByteRange wanted) const {
   const uint64_t from = head ? head->plain().end : tar.begin;
   const auto tail = fringe((device.end - 1) / granule(), Fringes::Side::kTail);
   const uint64_t to = tail && tail->plain().begin > from ? tail->plain().begin : tar.end;
-  return between_spans(index_->span_at(from), index_->span_at(to - 1), head, to < tar.end ? tail : nullptr);
+  return planned(whole(index_->span_at(from), index_->span_at(to - 1)), head, to < tar.end ? tail : nullptr);
 }
 
-// What the spans complete, together with the fringes that meet them: `head` and `tail`, if the spans were chosen by
-// them, or others that there are.
-Fill LayerLayout::between_spans(size_t first, size_t last, Kept head, Kept tail) const {
-  const Span from = index_->span(first), to = index_->span(last);
-  const ByteRange plain{from.plain().begin, to.plain().end};
+// Deflate data is decoded as it comes, and what stands behind the end of what was decoded is not missed. But a span
+// that is proven as it is stored is proven whole.
+bool LayerLayout::may_end_short() const {
+  return by_spans() && index_->ident().compression == Compression::kGzip && !index_->proven_as_stored();
+}
+
+// Behind the granule that the border of two spans is in. Of the second span a piece that ends there takes the beginning
+// alone, and the next piece takes the second span, but not the first.
+uint64_t LayerLayout::piece_end(ByteRange wanted) const {
+  check_wanted(wanted);
+  const ByteRange device = whole_granules(wanted);
+  if (!may_end_short()) return device.end;
   const auto& rows = index_->rows();
-  Fill fill{.device = completed_by(rows, plain, index_->ident()), .stored = {from.stored().begin, to.stored().end}};
+  const ByteRange tar = plain_range(rows, device);
+  const size_t first = index_->span_at(tar.begin), last = index_->span_at(tar.end - 1);
+  const ByteRange plain = whole(first, last).plain;
+  const uint64_t end = std::max(device.end, completed_by(rows, plain, index_->ident()).end);
+  if (end == device_size()) return end;
+  const ByteRange at_border = plain_range(rows, granule_range(end / granule()));
+  return at_border.begin < plain.end ? granule_range(end / granule()).end : end;
+}
+
+Fill LayerLayout::plan_piece(ByteRange wanted) const {
+  check_wanted(wanted);
+  if (!may_end_short()) return plan(wanted);
+  const ByteRange device = whole_granules(wanted);
+  const ByteRange tar = plain_range(index_->rows(), device);
+  const auto head = fringe(device.begin / granule(), Fringes::Side::kHead);
+  const uint64_t from = head ? head->plain().end : tar.begin;
+  const size_t first = index_->span_at(from), last = index_->span_at(tar.end - 1);
+  const Span border = index_->span(last);
+  const uint64_t needed = tar.end - border.plain().begin;
+  if (first == last || needed > 2 * granule()) return plan(wanted);
+  Taken taken = whole(first, last);
+  taken.plain.end = tar.end;
+  // Deflate makes nothing longer by more than an eighth, unless its writer means to.
+  taken.stored.end = std::min(taken.stored.end, border.stored().begin + needed + needed / 8 + kBlockHeader);
+  return planned(taken, head, nullptr);
+}
+
+LayerLayout::Taken LayerLayout::whole(size_t first, size_t last) const {
+  const Span from = index_->span(first), to = index_->span(last);
+  return {.plain = {from.plain().begin, to.plain().end}, .stored = {from.stored().begin, to.stored().end}};
+}
+
+// What is taken completes, together with the fringes that meet it: `head` and `tail`, if the spans were chosen by them,
+// or others that there are.
+Fill LayerLayout::planned(const Taken& taken, Kept head, Kept tail) const {
+  const ByteRange plain = taken.plain;
+  const auto& rows = index_->rows();
+  Fill fill{.device = completed_by(rows, plain, index_->ident()), .stored = taken.stored};
   auto leads_to = [&](const Kept& kept) { return kept && kept->plain().end == plain.begin; };
   auto goes_on = [&](const Kept& kept) { return kept && kept->plain().begin == plain.end; };
   const uint64_t before = round_up(fill.device.begin, granule()) / granule(), behind = fill.device.end / granule();
@@ -78,10 +127,11 @@ class LayerLayout::Decoding final : public Layout::Decoder {
     }
     first_ = index_.span_at(fill.head ? fill.head->plain().end : tar_.begin);
     last_ = index_.span_at((fill.tail ? fill.tail->plain().begin : tar_.end) - 1);
-    const ByteRange plain{index_.span(first_).plain().begin, index_.span(last_).plain().end};
-    HYDRANT_CHECK(
-        index_.span(first_).stored().begin == fill_.stored.begin && index_.span(last_).stored().end == fill_.stored.end,
-        "decoder() of a fill that plan() did not make");
+    const Taken whole = layout.whole(first_, last_);
+    short_ = layout.may_end_short() && fill_.stored.end < whole.stored.end;
+    HYDRANT_CHECK(fill_.stored.begin == whole.stored.begin && (short_ || fill_.stored.end == whole.stored.end),
+                  "decoder() of a fill that plan() did not make");
+    const ByteRange plain{whole.plain.begin, short_ ? tar_.end : whole.plain.end};
     at_ = plain.begin;
     next_span_ = first_;
     if (!layout.fringes_) return;
@@ -186,7 +236,7 @@ class LayerLayout::Decoding final : public Layout::Decoder {
     if (fill_.head) HYDRANT_TRY_VOID(rows_.take(fill_.head->plain_offset, fill_.head->bytes));
     const Span to = index_.span(last_);
     // Past what the granules need only to where a fringe ends.
-    const Span all{index_.span(first_).start, to.stored_end,
+    const Span all{index_.span(first_).start, fill_.stored.end,
                    behind_.plain.empty() ? std::min(tar_.end, to.plain_end) : to.plain_end};
     if (index_.ident().compression == Compression::kNone) return {};
     if (index_.ident().compression == Compression::kZstd) {
@@ -214,6 +264,7 @@ class LayerLayout::Decoding final : public Layout::Decoder {
   RowWalk rows_;
   uint64_t at_ = 0;              // tar offset of the next plain byte
   size_t first_ = 0, last_ = 0;  // spans, if there are any
+  bool short_ = false;           // the last of them is not taken whole
   LeftOver before_, behind_;     // of fill_.device
   uint64_t fed_ = 0;
   // Of spans that are proven as they are stored.

@@ -23,6 +23,8 @@ class LayerLayout final : public Layout {
   uint64_t device_size() const override { return index_->ident().device_size; }
   uint64_t granule() const override { return index_->ident().granule; }
   Fill plan(ByteRange wanted) const override;
+  uint64_t piece_end(ByteRange wanted) const override;
+  Fill plan_piece(ByteRange wanted) const override;
   // And two halves for the fringes.
   uint64_t decoder_memory() const override { return held_ + (fringes_ ? 3 : 1) * granule(); }
   std::unique_ptr<Decoder> decoder(const Fill& fill, DeviceSink sink) const override;
@@ -33,7 +35,13 @@ class LayerLayout final : public Layout {
   bool by_spans() const { return index_->span_count() > 0; }
   using Kept = std::shared_ptr<const Fringe>;  // also held by fills that were planned with it; null: not known
   Kept fringe(uint64_t granule, Fringes::Side side) const;
-  Fill between_spans(size_t first, size_t last, Kept head, Kept tail) const;
+  // What is taken of a run of spans: its plain bytes, and the stored ones that they are decoded from.
+  struct Taken {
+    ByteRange plain, stored;
+  };
+  Taken whole(size_t first, size_t last) const;
+  Fill planned(const Taken& taken, Kept head, Kept tail) const;
+  bool may_end_short() const;
 
   const std::shared_ptr<const LayerIndex> index_;
   const std::shared_ptr<Fringes> fringes_;

@@ -194,6 +194,65 @@ TEST(LayerLayout, WithFringesNoSpanIsFetchedTwice) {
     }
 }
 
+TEST(LayerLayout, PiecesOfARunFetchLittleTwiceWithoutKnowingOfEachOther) {
+  const Buffer plain = tar(many_files(6));
+  for (const Buffer& stored : {gzip(plain, 6, 20'000), gzip(plain, 0)}) {
+    auto built = build(stored, expectation(stored, plain), {.span = 1 << 20, .granule = 64 << 10});
+    ASSERT_TRUE(built);
+    const LayerLayout layout(*LayerIndex::load(built->layer.index, {}));
+    auto read_all = [&](auto piece_of) {
+      uint64_t fetched = 0;
+      for (uint64_t at = 0; at < layout.device_size();) {
+        const ByteRange wanted{at, std::min(at + 1'200'000, layout.device_size())};
+        const auto [end, fill] = piece_of(wanted);
+        EXPECT_TRUE(fill.device.contains({at, end}));
+        Receiver receiver{built->device};
+        auto done = layout.decode(fill, Bytes(stored).subspan(fill.stored.begin, fill.stored.size()), receiver.sink());
+        EXPECT_TRUE(done) << done.error().what;
+        EXPECT_EQ(receiver.got, fill.device);
+        EXPECT_EQ(receiver.wrong, 0u);
+        fetched += fill.stored.size();
+        at = end;
+      }
+      return fetched;
+    };
+    EXPECT_LE(read_all([&](ByteRange wanted) {
+                const uint64_t end = layout.piece_end(wanted);
+                return std::pair(end, layout.plan_piece({wanted.begin, end}));
+              }),
+              stored.size() * 110 / 100);
+    EXPECT_GT(read_all([&](ByteRange wanted) {
+                const Fill fill = layout.plan(wanted);
+                return std::pair(fill.device.end, fill);
+              }),
+              stored.size() * 14 / 10);
+  }
+}
+
+TEST(LayerLayout, APieceOfABloatedStreamIsTooShortAndAWholeFillOfItIsNot) {
+  Buffer noise(1 << 20);
+  std::mt19937 random(5);
+  for (auto& byte : noise) byte = std::byte(random());
+  // Small files take a block of the device and less of the tar: the border of the first spans is in a granule's middle.
+  std::vector<TarFile> files(8, {"small", Buffer(1)});
+  files.push_back({"noise", noise});
+  const Buffer plain = tar(files);
+  const Buffer stored = gzip(plain, 1, 10, Z_FULL_FLUSH);
+  ASSERT_GT(stored.size(), plain.size() * 3 / 2);
+  auto built = build(stored, expectation(stored, plain), {.span = 256 << 10, .granule = 64 << 10});
+  ASSERT_TRUE(built);
+  const LayerLayout layout(*LayerIndex::load(built->layer.index, {}));
+  const ByteRange piece{0, layout.piece_end({0, 192 << 10})};
+  auto decode = [&](const Fill& fill) {
+    Receiver receiver{built->device};
+    auto done = layout.decode(fill, Bytes(stored).subspan(fill.stored.begin, fill.stored.size()), receiver.sink());
+    EXPECT_EQ(receiver.wrong, 0u);
+    return done ? Code::kOk : done.error().code;
+  };
+  EXPECT_EQ(decode(layout.plan_piece(piece)), Code::kCorrupt);
+  EXPECT_EQ(decode(layout.plan(piece)), Code::kOk);
+}
+
 TEST(LayerLayout, AWrongFringeCostsAnotherFetchAndNoMore) {
   const Buffer plain = tar(many_files(6));
   int damaged_fringes = 0;
