@@ -51,6 +51,7 @@ struct Options {
   unsigned memory_mb = 64;
   unsigned streams = 3;
   unsigned read_limit_s = 50;
+  unsigned undemanded_mbit = 0;
   std::vector<std::string> host_directories = source::default_host_directories();
   source::HttpOptions http;
   std::string log_level;
@@ -188,7 +189,12 @@ Result<> serve(const Options& options) {
   // Declared in the order of who uses whom; destroyed the other way round.
   MemoryBudget memory(uint64_t{options.memory_mb} << 20);
   FillQueue queue(options.workers);
-  FillShop shop{queue, memory, {.reader_deadline = std::chrono::seconds(options.read_limit_s)}};
+  std::optional<RateBudget> undemanded;
+  if (options.undemanded_mbit > 0) undemanded.emplace(uint64_t{options.undemanded_mbit} * 1'000'000 / 8);
+  FillShop shop{queue,
+                memory,
+                {.reader_deadline = std::chrono::seconds(options.read_limit_s)},
+                undemanded ? &*undemanded : nullptr};
   LateProofs* proofs = nullptr;  // there before anything is opened
   Objects objects(shop, *catalogue, [&](const ObjectRow& row) {
     if (row.kind == ObjectKind::kLateLayer) proofs->expect(row);
@@ -256,6 +262,10 @@ int main(int argc, char** argv) {
          "seconds that an origin has to supply what a reader waits for; less than hydrantd's, so that the reader's "
          "error has a cause")
       ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  app.add_option("--undemanded-mbit", options.undemanded_mbit,
+                 "what prefetch and background may take of the network, Mbit/s; 0 is no limit")
+      ->check(CLI::Range(0, 1000000))
       ->capture_default_str();
   auto* device = app.add_option("--device", options.device,
                                 "serve a kernel's cache through this device (/dev/cachefiles), not hydrantd's");

@@ -283,6 +283,7 @@ void Filler::admit(Lock& lock, const WaiterPtr& waiter, Finished& finished) {
       ++waiter->missing;
     }
   if (waiter->missing == 0) finished.push_back(std::exchange(waiter->done, {}));
+  joined_.notify_all();
 
   ByteRange covered = {layout_->granule_range(first).begin, layout_->granule_range(last).end};
   const ByteRange ahead =

@@ -11,6 +11,7 @@
 #include "fetch/fill_queue.h"
 #include "fetch/granule_batch.h"
 #include "fetch/origin.h"
+#include "fetch/rate_budget.h"
 #include "fetch/streams.h"
 #include "fetch/strides.h"
 #include "fetch/transport/control.h"
@@ -46,6 +47,7 @@ struct FillShop {
   FillQueue& queue;
   MemoryBudget& memory;
   FillOptions options;
+  RateBudget* undemanded = nullptr;  // of prefetch and background; null: no limit
 };
 
 // A granule goes: unknown -> claimed (by one flight, queued or running) -> filled (or held, then filled), or back to
@@ -127,6 +129,8 @@ class Filler : public std::enable_shared_from_this<Filler> {
                    std::stop_token stop);
   Result<> deliver(const FlightPtr& flight, Bytes bytes, uint64_t offset);
   bool awaited(const GranuleBatch& batch);
+  bool awaited(Lock& lock, const FlightPtr& flight) const;
+  Result<> pay(const FlightPtr& flight, uint64_t bytes, std::stop_token stop);
   bool hold(const FlightPtr& flight, Bytes bytes, uint64_t offset);
   Result<std::shared_ptr<ObjectHandle>> open_handle();
   Result<> write(Bytes bytes, uint64_t offset);
@@ -145,6 +149,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   std::stop_source stop_;
 
   std::mutex mutex_;
+  std::condition_variable_any joined_;    // a reader waits for granules that are on their way
   std::shared_ptr<ObjectHandle> handle_;  // null once closed; calls in progress hold it too
   std::shared_ptr<const image::Layout> layout_;
   bool loading_ = false;

@@ -263,6 +263,21 @@ TEST_F(FillerTest, AReaderThatHasJoinedABackgroundFetchIsServedWhenThatGivesWay)
   expect_right({kGranule, 2 * kGranule});
 }
 
+TEST_F(FillerTest, WhatNobodyWaitsForKeepsToItsRateAndWhatSomebodyWaitsForDoesNot) {
+  undemanded_.emplace(1);  // a byte a second: nothing ends by itself
+  start(2);
+  std::promise<void> done;
+  filler_->complete([&] { done.set_value(); });
+  ASSERT_TRUE(wait_for_reads(1));
+  read(0);
+  read(20);
+  EXPECT_EQ(outcomes_.wait(2), all(2, Code::kOk)) << "one that is on its way, and one that is not";
+  expect_right({0, kGranule});
+  expect_right({20 * kGranule, 21 * kGranule});
+  filler_->close();
+  EXPECT_EQ(done.get_future().wait_for(0s), std::future_status::timeout);
+}
+
 TEST_F(FillerTest, ABackgroundFetchThatFailsIsTriedAgain) {
   auto options = quick();
   options.background_pass = options.background_pause = 1ms;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "fetch/fake_control.h"
@@ -104,7 +105,7 @@ class FillerTest : public testing::Test {
     content_ = pattern(size);
     origin_ = std::make_shared<FakeOrigin>(content_);
     queue_ = std::make_unique<FillQueue>(workers, Duration(0));
-    shop_ = std::make_unique<FillShop>(FillShop{*queue_, memory_, options});
+    shop_ = std::make_unique<FillShop>(FillShop{*queue_, memory_, options, undemanded_ ? &*undemanded_ : nullptr});
     filler_ = Filler::create(*shop_, "object", handle_, origin_, counters_);
   }
   void TearDown() override {
@@ -127,6 +128,7 @@ class FillerTest : public testing::Test {
   std::shared_ptr<FakeOrigin> origin_;
   std::shared_ptr<Counters> counters_ = std::make_shared<Counters>();
   MemoryBudget memory_{64 << 20};
+  std::optional<RateBudget> undemanded_;
   std::unique_ptr<FillQueue> queue_;
   std::unique_ptr<FillShop> shop_;
   std::shared_ptr<Filler> filler_;

@@ -135,7 +135,8 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
       layout, fill, *blob, deadline, stop,
       [&](uint64_t bytes) -> Result<> {
         counters_->fetched_bytes += bytes;
-        return bytes == 0 && awaited(batch) ? flush() : Result<>{};
+        if (bytes == 0) return awaited(batch) ? flush() : Result<>{};
+        return flight->priority >= Priority::kPrefetch ? pay(flight, bytes, stop) : Result<>{};
       },
       [&](uint64_t offset, Bytes bytes) -> Result<> {
         if (!handle->proves_writes()) HYDRANT_TRY_VOID(layout.prove(offset, bytes));
@@ -179,6 +180,26 @@ bool Filler::awaited(const GranuleBatch& batch) {
   for (uint64_t at = batch.offset(); at < batch.offset() + batch.bytes().size(); at += granule)
     if (auto claim = claims_.find(at / granule); claim != claims_.end() && !claim->second.waiters.empty()) return true;
   return false;
+}
+
+// Whether a reader waits for any granule of the flight.
+bool Filler::awaited(Lock&, const FlightPtr& flight) const {
+  const uint64_t granule = layout_->granule();
+  for (uint64_t index = flight->wanted.begin / granule; index * granule < flight->wanted.end; ++index)
+    if (auto claim = claims_.find(index);
+        claim != claims_.end() && claim->second.flight == flight && !claim->second.waiters.empty())
+      return true;
+  return false;
+}
+
+// Keeps to the rate of what nobody waits for, until somebody does.
+Result<> Filler::pay(const FlightPtr& flight, uint64_t bytes, std::stop_token stop) {
+  if (!shop_.undemanded) return {};
+  const Instant paid = shop_.undemanded->pay(bytes, Clock::system().now());
+  Lock lock(mutex_);
+  joined_.wait_until(lock, stop, paid, [&] { return awaited(lock, flight); });
+  if (stop.stop_requested()) return fail(Code::kCancelled, "not wanted any more");
+  return {};
 }
 
 // Keeps a stream's marker back, unless somebody waits for it already.
