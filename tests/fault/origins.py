@@ -12,10 +12,13 @@ USER, PASSWORD = "somebody", "swordfish"
 
 
 class Origins:
-    """A registry with two images, and a file. `content` is what each mount must show: {name: {path: SHA-256}}."""
+    """A registry with two images, and a file. `content` is what each mount must show: {name: {path: SHA-256}}. With `tokens` (a
+    TokenService for USER) the registry wants those."""
 
-    def __init__(self, directory, choose, scale=1):
-        self.registry = Registry(USER, PASSWORD)
+    def __init__(self, directory, choose, scale=1, tokens=None):
+        self.registry = Registry(access=tokens.access) if tokens else Registry(USER, PASSWORD)
+        if tokens:
+            self.registry.auth = "Bearer " + tokens.token(("pull", "push"))
         self.host = self.registry.name("")[:-1]
         self.sources, self.content = {}, {}
         for name, size in (("streamed", int(4 * MEGA * scale)), ("indexed", int(16 * MEGA * scale))):

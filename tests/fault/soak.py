@@ -17,6 +17,7 @@ PARTS = {
     "liars": ("liars.py", "--rounds", "150"),
     "upgrades": ("upgrades.py", "--count", "200"),
     "memory": ("memory.py", "--mounts", "500", "--seconds", "600"),
+    "tokens": ("tokens.py", "--minutes", "48"),
     "churn": ("churn.py", "--minutes", "55"),
 }
 

@@ -74,13 +74,12 @@ def kill_all(*pids, seconds=10):
 
 class Registry:
     """Debian's docker-registry on a free port of an address, storage in a directory of its own. `prefix` is a command that runs
-    it elsewhere, in another network namespace."""
+    it elsewhere, in another network namespace. `access` is what its configuration says of who may do what, in place of `user`."""
 
-    def __init__(self, user=None, password=None, address="127.0.0.1", prefix=()):
+    def __init__(self, user=None, password=None, address="127.0.0.1", prefix=(), access=""):
         self.address, self.prefix = address, prefix
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="hydrant-registry-"))
         self.auth = None
-        access = ""
         if user:
             htpasswd = subprocess.run(["htpasswd", "-Bbn", user, password], check=True, stdout=subprocess.PIPE).stdout
             (self.directory / "htpasswd").write_bytes(htpasswd)
