@@ -3,7 +3,8 @@ gzip image, over links of two network namespaces (shaped_link.py). Rows take tur
 empty ext4 and an empty page cache on the client's side, with its daemons up. Runs in a network namespace of its own.
 
 Ready: numpy (or what --imports says) is imported in a container (runc in all rows). Moved: what the client's end of the link has received.
-Read all: tar of the whole tree in a container, after ready, on the same state; its time counts from the beginning."""
+Read all: tar of the whole tree in a container, after ready, on the same state; its time counts from the beginning.
+Shares: a part of the files, spread over the tree, is read in a container right after the pull, from an empty state again."""
 
 import argparse
 import contextlib
@@ -26,6 +27,11 @@ IMAGE = "bench/start"
 
 def ready_when(imported):
     return ("python3", "-c", f"import {imported}; print('ready', flush=True)")
+
+
+def read_share(percent):
+    chosen = f"NR * {percent} % 100 < {percent}"
+    return ("sh", "-c", f"find / -xdev -type f 2> /dev/null | sort | awk '{chosen}' | tr '\\n' '\\0' | xargs -0 cat 2> /dev/null | wc -c")
 
 
 def drop_caches():
@@ -121,7 +127,42 @@ def measure(row, link, ready):
             "tar_bytes": int(size)}
 
 
-def compare(link, image, rounds, ready):
+def measure_share(row, percent):
+    drop_caches()
+    start = time.monotonic()
+    row.pull()
+    size, at = row.run(*read_share(percent))
+    return at - start, int(size)
+
+
+def compare_shares(rows, shares, rounds):
+    for percent in shares:
+        taken = {}
+        for _ in range(rounds):
+            for make in rows:
+                with contextlib.ExitStack() as stack:
+                    row = make(stack)
+                    taken.setdefault(row.name, []).append(measure_share(row, percent))
+        full = statistics.median(seconds for seconds, _ in taken[Containerd.name])
+        for name, row in taken.items():
+            seconds = statistics.median(seconds for seconds, _ in row)
+            print(f"  {percent:>3} % of the files: {name:<22}{seconds:>8.2f}s{seconds / full:>9.2f} of full, {row[0][1] / 1e6:.0f} MB",
+                  flush=True)
+
+
+def tell(link, figures):
+    medians = {name: {key: statistics.median(round[key] for round in taken) for key in taken[0]} for name, taken in figures.items()}
+    full = medians[Containerd.name]
+    print(f"{link.name:<24}{'mounted':>9}{'ready':>9}{'of full':>9}{'moved':>10}{'all read':>10}{'of full':>9}")
+    for name, row in medians.items():
+        print(f"  {name:<22}{row['mounted_s']:>8.2f}s{row['ready_s']:>8.2f}s{row['ready_s'] / full['ready_s']:>9.2f}"
+              f"{row['moved_bytes'] / 1e6:>7.1f} MB{row['all_s']:>9.2f}s{row['all_s'] / full['all_s']:>9.2f}", flush=True)
+    sizes = {row["tar_bytes"] for row in medians.values()}
+    if max(sizes) - min(sizes) > 64 << 10:  # runtimes put a few files of their own below /etc and /dev
+        sys.exit(f"start: the trees that were read differ in size: {sizes}")
+
+
+def compare(link, image, rounds, ready, shares):
     figures = {}
     with contextlib.ExitStack() as outer:
         registry = outer.enter_context(Registry(address=SERVER, prefix=link.prefix))
@@ -146,15 +187,9 @@ def compare(link, image, rounds, ready):
                 with contextlib.ExitStack() as stack:
                     row = make(stack)
                     figures.setdefault(row.name, []).append(measure(row, link, ready))
-    medians = {name: {key: statistics.median(round[key] for round in taken) for key in taken[0]} for name, taken in figures.items()}
-    full = medians[Containerd.name]
-    print(f"{link.name:<24}{'mounted':>9}{'ready':>9}{'of full':>9}{'moved':>10}{'all read':>10}{'of full':>9}")
-    for name, row in medians.items():
-        print(f"  {name:<22}{row['mounted_s']:>8.2f}s{row['ready_s']:>8.2f}s{row['ready_s'] / full['ready_s']:>9.2f}"
-              f"{row['moved_bytes'] / 1e6:>7.1f} MB{row['all_s']:>9.2f}s{row['all_s'] / full['all_s']:>9.2f}", flush=True)
-    sizes = {row["tar_bytes"] for row in medians.values()}
-    if max(sizes) - min(sizes) > 64 << 10:  # runtimes put a few files of their own below /etc and /dev
-        sys.exit(f"start: the trees that were read differ in size: {sizes}")
+        tell(link, figures)
+        # What a list knows of does not matter where files are read that nobody chose.
+        compare_shares([rows[0], rows[1], rows[3]], shares, rounds)
 
 
 def main():
@@ -162,11 +197,13 @@ def main():
     parser.add_argument("--image", default=str(BUILD / "demo/oci"), help="OCI layout of one image")
     parser.add_argument("--links", default="none,1000:2,200:20", help="none, or MBIT:MILLISECONDS of round trip")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shares", default="10,30,60", help="percent of the files; empty for none")
     parser.add_argument("--imports", default="numpy", help="what the program imports: \"numpy, pandas\"")
     options = parser.parse_args()
     for spec in options.links.split(","):
         with Link(*(float(word) if "." in word else int(word) for word in spec.split(":")) if spec != "none" else ()) as link:
-            compare(link, options.image, options.rounds, ready_when(options.imports))
+            compare(link, options.image, options.rounds, ready_when(options.imports),
+                    [int(share) for share in options.shares.split(",") if share])
 
 
 if __name__ == "__main__":
