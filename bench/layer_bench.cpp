@@ -1,15 +1,20 @@
-// layer_bench LAYER.tar.gz: what indexing a layer costs against zcat of the same file, what the two resume engines
-// yield, and, for each span and granule, how large the index is and how much a random read fetches. Figures of one run
-// on one machine are comparable with each other only.
+// layer_bench LAYER.tar.gz: what indexing a layer costs against zcat of the same file, alone and several layers at a
+// time, and its memory; what the two resume engines yield; and, for each span and granule, how large the index is and how
+// much a random read fetches. Figures of one run on one machine are comparable with each other only.
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <string>
+#include <vector>
 
+#include "base/fd.h"
 #include "base/file.h"
 #include "image/gzip/span_decoder.h"
 #include "image/index/layer_builder.h"
@@ -22,16 +27,7 @@ namespace {
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-double cpu_seconds() {
-  rusage self{}, children{};
-  getrusage(RUSAGE_SELF, &self);
-  getrusage(RUSAGE_CHILDREN, &children);
-  double sum = 0;
-  for (const auto& use : {self, children})
-    sum +=
-        double(use.ru_utime.tv_sec + use.ru_stime.tv_sec) + double(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;
-  return sum;
-}
+double of(const timeval& time) { return double(time.tv_sec) + double(time.tv_usec) / 1e6; }
 
 [[noreturn]] void die(const Error& error) {
   std::fprintf(stderr, "layer_bench: %s\n", error.what.c_str());
@@ -48,8 +44,84 @@ BuiltLayer build(Bytes stored, LayerBuilderOptions options) {
   return *std::move(built);
 }
 
-double resume_all(const LayerIndex& index, Bytes stored, SpanDecoder::Engine engine) {
+// Processes that do the same at once.
+struct Race {
+  double wall = 0;
+  double cpu = 0;        // of all
+  double memory_mb = 0;  // of the largest, its program included
+};
+
+template <class Run>
+Race race(int processes, Run run) {
   const double start = seconds();
+  std::vector<pid_t> children;
+  for (int i = 0; i < processes; ++i) {
+    std::fflush(nullptr);
+    const pid_t child = ::fork();
+    if (child == 0) run();  // does not return
+    children.push_back(child);
+  }
+  Race race;
+  for (const pid_t child : children) {
+    int status = 0;
+    rusage use{};
+    if (::wait4(child, &status, 0, &use) != child || status != 0) std::exit(1);
+    race.cpu += of(use.ru_utime) + of(use.ru_stime);
+    race.memory_mb = std::max(race.memory_mb, double(use.ru_maxrss) / 1024);
+  }
+  race.wall = seconds() - start;
+  return race;
+}
+
+[[noreturn]] void zcat(const char* path) {
+  const Fd nowhere(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+  ::dup2(nowhere.get(), STDOUT_FILENO);
+  ::execlp("zcat", "zcat", path, nullptr);
+  ::_exit(1);
+}
+
+// Nothing of the layer is in memory but what the builder holds.
+[[noreturn]] void build_file(const char* path) {
+  const Fd file(::open(path, O_RDONLY | O_CLOEXEC));
+  LayerBuilder builder({}, {}, [](uint64_t, Bytes) { return Result<>(); });
+  Buffer piece(256 << 10);
+  for (ssize_t got; (got = ::read(file.get(), piece.data(), piece.size())) > 0;)
+    if (auto fed = builder.feed(Bytes(piece).first(size_t(got))); !fed) die(fed.error());
+  if (auto built = builder.finish(); !built) die(built.error());
+  ::_exit(0);
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+void compare_with_zcat(const char* path) {
+  constexpr int kRounds = 5;
+  for (const int layers : {1, 2, 4}) {
+    std::vector<double> walls, cpus;
+    double memory = 0;
+    for (int round = 0; round < kRounds; ++round) {
+      const Race theirs = race(layers, [&] { zcat(path); }), ours = race(layers, [&] { build_file(path); });
+      walls.push_back(theirs.wall / ours.wall);
+      cpus.push_back(theirs.cpu / ours.cpu);
+      memory = std::max(memory, ours.memory_mb);
+    }
+    std::printf("%d layer%s at a time: %.2f x zcat by the clock (%.2f .. %.2f), %.2f x by processor time; %.0f MB\n",
+                layers, layers > 1 ? "s" : "", median(walls), *std::min_element(walls.begin(), walls.end()),
+                *std::max_element(walls.begin(), walls.end()), median(cpus), memory);
+  }
+}
+
+double thread_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return double(now.tv_sec) + double(now.tv_nsec) / 1e9;
+}
+
+// Plain MB a second of processor time, each span entered by itself.
+double resume_all(const LayerIndex& index, Bytes stored, SpanDecoder::Engine engine) {
+  const double start = thread_seconds();
   for (size_t i = 0; i < index.span_count(); ++i) {
     const Span span = index.span(i);
     const Buffer window = *index.window(i);
@@ -59,7 +131,18 @@ double resume_all(const LayerIndex& index, Bytes stored, SpanDecoder::Engine eng
     if (!fed) die(fed.error());
     if (auto done = decoder.finish(); !done) die(done.error());
   }
-  return double(index.ident().tar_size) / (seconds() - start) / 1e6;
+  return double(index.ident().tar_size) / (thread_seconds() - start) / 1e6;
+}
+
+void compare_engines(const LayerIndex& index, Bytes stored) {
+  std::vector<double> isal, zlib, ratios;
+  for (int round = 0; round < 5; ++round) {
+    isal.push_back(resume_all(index, stored, SpanDecoder::Engine::kIsal));
+    zlib.push_back(resume_all(index, stored, SpanDecoder::Engine::kZlib));
+    ratios.push_back(isal.back() / zlib.back());
+  }
+  std::printf("         from checkpoints: ISA-L %.0f MB/s a core, zlib %.0f MB/s, %.2f x\n", median(isal), median(zlib),
+              median(ratios));
 }
 
 // Stored bytes fetched by reads of 128 KiB at random places, over the stored bytes that as many plain bytes take on
@@ -88,21 +171,10 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: layer_bench LAYER.tar.gz\n");
     return 2;
   }
+  compare_with_zcat(argv[1]);
   auto text = read_file(argv[1], size_t(4) << 30);
   if (!text) die(text.error());
   const Bytes stored = as_bytes(*text);
-
-  for (int round = 0; round < 3; ++round) {
-    double wall = seconds(), cpu = cpu_seconds();
-    if (std::system(("zcat '" + std::string(argv[1]) + "' > /dev/null").c_str()) != 0) return 1;
-    const double zcat_wall = seconds() - wall, zcat_cpu = cpu_seconds() - cpu;
-    wall = seconds();
-    cpu = cpu_seconds();
-    const auto built = build(stored, {});
-    const double build_wall = seconds() - wall, build_cpu = cpu_seconds() - cpu;
-    std::printf("build: %.2f s wall, %.2f s cpu; zcat: %.2f s wall, %.2f s cpu; %.2f x zcat\n", build_wall, build_cpu,
-                zcat_wall, zcat_cpu, zcat_wall / build_wall);
-  }
   std::printf("\n%8s %9s %7s %9s %12s %12s\n", "span", "granule", "index", "of layer", "fetched x", "yields KiB");
   for (uint64_t span : {256 << 10, 512 << 10, 1 << 20, 2 << 20}) {
     for (uint32_t granule : {128 << 10, 256 << 10, 512 << 10, 1 << 20}) {
@@ -114,11 +186,7 @@ int main(int argc, char** argv) {
       amplification(*index, fetched, yielded);
       std::printf("%7luK %8uK %6.0fK %8.2f%% %12.1f %12.0f\n", span >> 10, granule >> 10, size / 1024,
                   100 * size / double(stored.size()), fetched, yielded / 1024);
-      if (granule == (256 << 10)) {
-        std::printf("         resume: ISA-L %.0f MB/s, zlib %.0f MB/s\n",
-                    resume_all(**index, stored, SpanDecoder::Engine::kIsal),
-                    resume_all(**index, stored, SpanDecoder::Engine::kZlib));
-      }
+      if (granule == (256 << 10)) compare_engines(**index, stored);
     }
   }
   return 0;

@@ -102,7 +102,8 @@ SpanDecoder::SpanDecoder(const Span& span, Bytes window, Engine engine)
     : left_(span.plain_end > span.start.plain_offset ? span.plain_end - span.start.plain_offset : 0),
       state_(span.start.member_start ? State::kHeader : State::kStart),
       bits_(span.start.bits),
-      piece_(std::min<uint64_t>(left_, kPieceSize)) {
+      piece_size_(std::min<uint64_t>(left_, kPieceSize)),
+      piece_(std::make_unique_for_overwrite<std::byte[]>(piece_size_)) {
   if (state_ == State::kStart) window_ = to_buffer(window);
   if (engine == Engine::kAuto) engine = isal_works() ? Engine::kIsal : Engine::kZlib;
   if (engine == Engine::kIsal) {
@@ -130,7 +131,7 @@ Result<> SpanDecoder::start(Bytes& stored) {
 
 Result<> SpanDecoder::inflate(Bytes& stored, const Sink& sink) {
   const size_t before = stored.size();
-  HYDRANT_TRY(auto step, deflate_->step(stored, MutableBytes(piece_).first(std::min<uint64_t>(left_, piece_.size()))));
+  HYDRANT_TRY(auto step, deflate_->step(stored, {piece_.get(), std::min<uint64_t>(left_, piece_size_)}));
   left_ -= step.made;
   if (step.end) {
     deflate_->restart();
@@ -139,7 +140,7 @@ Result<> SpanDecoder::inflate(Bytes& stored, const Sink& sink) {
   } else if (step.made == 0 && stored.size() == before && !stored.empty()) {
     return corrupt("the decoder does not move");
   }
-  return step.made > 0 ? sink(Bytes(piece_).first(step.made)) : Result<>();
+  return step.made > 0 ? sink({piece_.get(), step.made}) : Result<>();
 }
 
 Result<> SpanDecoder::feed(Bytes stored, const Sink& sink) {

@@ -53,7 +53,8 @@ class SpanDecoder {
   MemberHeader header_;
   size_t trailer_left_ = 0;
   std::unique_ptr<Deflate> deflate_;
-  Buffer piece_;
+  const size_t piece_size_;
+  const std::unique_ptr<std::byte[]> piece_;
 };
 
 }  // namespace hydrant::image
