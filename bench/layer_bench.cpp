@@ -1,6 +1,6 @@
 // layer_bench LAYER.tar.gz: what indexing a layer costs against zcat of the same file, alone and several layers at a
-// time, and its memory; what the two resume engines yield; and, for each span and granule, how large the index is and how
-// much a random read fetches. Figures of one run on one machine are comparable with each other only.
+// time, and its memory; what the two resume engines yield; and, for each span and granule, how large the index is and
+// how much a random read fetches. Figures of one run on one machine are comparable with each other only.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>

@@ -198,7 +198,7 @@ Result<> LayerStreamer::run(Job& job) {
   auto built = builder.finish();
   if (!built) return fail(std::move(built).error().in(place));
 
-  const bool lazy = image::is_lazy(built->widest_span);
+  const bool lazy = built->lazy;
   if (wanted.ingest && !lazy && !handle && !in_cache)
     return fail({.code = Code::kBusy, .what = place + " is being filled for another mount", .retry = true});
   HYDRANT_TRY_VOID(make_directories(paths_.index_directory(wanted.digest)));

@@ -88,7 +88,7 @@ class IndexedOrigin : public LazyOrigin {
   bool many_files() const final { return true; }
   Result<std::shared_ptr<const image::Layout>> layout() final {
     HYDRANT_TRY(auto index, origins_.index(row_));
-    return image::make_layout(std::move(index), origins_.fringes());
+    return image::make_layout(std::move(index), origins_.fringes(), origins_.spool());
   }
 
  protected:

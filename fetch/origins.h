@@ -57,6 +57,9 @@ class Origins {
   // kCorrupt for such a device.
   Result<> usable(const std::string& device);
 
+  // Where a layout may put a layer that it has to see whole.
+  std::string spool() const { return paths_.spool(); }
+
   // What the layouts of all layers keep of granules that they have read in part.
   std::shared_ptr<image::Fringes> fringes() const { return fringes_; }
 

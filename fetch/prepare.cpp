@@ -49,7 +49,9 @@ int64_t commonest_time(const image::Tree& tree) {
 
 // Empty for a lazy layer.
 std::string why_not_lazy(const image::LayerIndex& index) {
-  if (image::is_lazy(index.widest_span())) return {};
+  if (index.lazy()) return {};
+  if (index.decoded().size > 0)
+    return "files are compressed inside its EROFS image (" + index.decoded().how + "), so it was read whole";
   return "its compression can be entered only every " + std::to_string(index.widest_span() >> 20) +
          " MiB, so it was read whole";
 }
@@ -311,8 +313,7 @@ Result<> Preparer::stream_missing(Image& image, const proto::PrepareRequest& req
     // its device is complete.
     if (exists(paths_.index(reading.layer))) {
       auto index = own_index(reading);
-      if (index &&
-          (request.index_only || image::is_lazy((*index)->widest_span()) || (*index)->ident().device_size == 0)) {
+      if (index && (request.index_only || (*index)->lazy() || (*index)->ident().device_size == 0)) {
         reading.toc.reset();
         continue;
       }
@@ -427,7 +428,7 @@ Result<> Preparer::build(Image& image, bool index_only) {
                                   .diff_id = (reading.tarball ? ident.diff_id : reading.diff_id).text(),
                                   .device = reading.device(),
                                   .device_size = ident.device_size,
-                                  .lazy = image::is_lazy(index->widest_span()),
+                                  .lazy = index->lazy(),
                                   .why = why_not_lazy(*index),
                                   .toc = reading.toc ? image::to_string(reading.toc->kind) : std::string(),
                                   .pushed = voucher(reading),

@@ -150,7 +150,7 @@ Result<> PushedIndexes::take(const LayerReading& reading, const Found& found, st
   const auto& ident = index->ident();
   if (index->by_chunks() || index->merkle_root() != layer.root || layer.diff_id != reading.diff_id)
     return fail(Code::kCorrupt, "the index is not what the artifact says it is");
-  if (!image::is_lazy(index->widest_span())) return fail(Code::kUnsupported, "its spans are too wide");
+  if (!index->lazy()) return fail(Code::kUnsupported, "its layer cannot be read in the middle");
   // The proof compares it with one that is made here.
   if (found.late && ident.granule != image::LayerBuilderOptions{}.granule)
     return fail(Code::kUnsupported, "its granule is not the one that is used here");
@@ -255,7 +255,7 @@ Result<PushedIndexes::Artifact> PushedIndexes::put_artifact(const std::vector<La
   for (const LayerReading& reading : readings) {
     if (reading.toc || artifact.of(reading.layer)) continue;
     HYDRANT_TRY(auto index, in_.origins.index(reading.layer, reading.size));
-    if (!image::is_lazy(index->widest_span())) continue;
+    if (!index->lazy()) continue;
     HYDRANT_TRY(auto file, source::FileBlob::open(in_.paths.index(reading.layer), /*proven=*/true));
     if (file->size() > kMaxIndex) return fail(Code::kUnsupported, file->describe() + " is larger than 256 MiB");
     HYDRANT_TRY(const Digest digest, digest_of(*file, deadline));

@@ -29,9 +29,12 @@ inline constexpr uint32_t kCompatChecksum = 0x1;
 inline constexpr uint32_t kCompatMtime = 0x2;
 inline constexpr uint32_t kIncompatChunked = 0x4;
 inline constexpr uint32_t kIncompatDeviceTable = 0x8;
-// What images of others may have that changes nothing for files that are not compressed: how compressed ones are padded
-// and grouped, chunks, devices, tails and fragments, and long attribute prefixes, which show where they are used.
+// What images of others may have: how compressed files are padded, configured and grouped, chunks, devices, tails and
+// fragments, and long attribute prefixes, which show where they are used.
 inline constexpr uint32_t kIncompatRead = 0x7f;
+inline constexpr uint32_t kIncompatPaddedInFront = 0x1;
+// Any of them means that the indexes of compressed files that are not compact have a header, too.
+inline constexpr uint32_t kIncompatPackedHeaders = 0x2 | 0x10 | 0x20;
 
 struct Superblock {
   uint32_t magic = kMagic;
@@ -70,7 +73,7 @@ struct DeviceSlot {
 };
 static_assert(sizeof(DeviceSlot) == 128);
 
-enum class Layout : uint16_t { kFlatPlain = 0, kFlatInline = 2, kChunked = 4 };
+enum class Layout : uint16_t { kFlatPlain = 0, kPacked = 1, kFlatInline = 2, kPackedCompact = 3, kChunked = 4 };
 
 constexpr uint16_t inode_format(Layout layout, bool extended) {
   return static_cast<uint16_t>(static_cast<uint16_t>(layout) << 1 | (extended ? 1 : 0));
@@ -118,6 +121,40 @@ struct ChunkIndex {
   uint32_t block = kNoBlock;
 };
 static_assert(sizeof(ChunkIndex) == 8);
+
+// Compressed files. A file is cut into logical clusters of one size, and, anywhere, into extents; an extent is what one
+// physical cluster, some blocks of the image, decodes to. The index says of each logical cluster whether an extent
+// begins in it, and where. It stands behind the inode and its attributes, on 8 bytes.
+struct PackedHeader {
+  uint32_t tail = 0;  // the fragment's place, or 16 bits of nothing and the inline tail's size
+  uint16_t advise = 0;
+  uint8_t algorithms = 0;    // of the first kind of head, and, above, of the second
+  uint8_t cluster_bits = 0;  // above the block's; the top bit: all of the file is a fragment, and the rest its place
+};
+static_assert(sizeof(PackedHeader) == 8);
+
+inline constexpr uint16_t kAdviseCompact2 = 0x1;  // of a compact index: packs of 16 as well
+inline constexpr uint16_t kAdviseExtents = 0x1;   // of one that is not: a newer format
+inline constexpr uint16_t kAdviseLongClusters1 =
+    0x2;  // physical clusters of several blocks: of the first kind of head,
+inline constexpr uint16_t kAdviseLongClusters2 = 0x4;  // and of the second and what is not compressed
+inline constexpr uint16_t kAdviseInlineTail = 0x8;
+inline constexpr uint16_t kAdviseInterlaced = 0x10;  // what is not compressed is rotated to its place in the block
+inline constexpr uint16_t kAdviseFragment = 0x20;    // the last extent stands in the packed inode
+
+enum class ClusterType : uint8_t { kPlain = 0, kHead1 = 1, kInside = 2, kHead2 = 3 };
+inline constexpr uint16_t kClusterPartial = 0x8000;  // the extent is only the beginning of what its cluster decodes to
+inline constexpr uint32_t kClusterCount = 1 << 11;   // in a first distance: it is a number of blocks instead
+
+// Of one logical cluster, in an index that is not compact.
+struct ClusterIndex {
+  uint16_t advise = 0;  // the type, and kClusterPartial
+  uint16_t offset = 0;  // of a head: where the extent begins
+  uint32_t u = 0;       // of a head: the block; inside: distances in clusters to the head before and the one behind
+};
+static_assert(sizeof(ClusterIndex) == 8);
+
+enum class Algorithm : uint8_t { kLz4 = 0, kLzma = 1, kDeflate = 2, kZstd = 3 };
 
 struct __attribute__((packed)) Dirent {
   uint64_t nid = 0;

@@ -2,6 +2,8 @@
 // behind 16 blocks of inodes.
 #pragma once
 
+#include <lz4.h>
+
 #include <algorithm>
 #include <map>
 #include <string>
@@ -15,6 +17,26 @@
 namespace hydrant::image::fixture {
 
 namespace erofs = proto::erofs;
+
+// A physical cluster in the image.
+struct ErofsCluster {
+  bool packed = true;
+  uint32_t block = 0;
+  uint32_t blocks = 0;
+};
+
+struct ErofsExtent {
+  ErofsCluster cluster;
+  uint64_t length = 0;  // in the file
+  bool partial = false;
+};
+
+inline Buffer lz4(Bytes plain) {
+  Buffer out(size_t(LZ4_compressBound(int(plain.size()))));
+  out.resize(size_t(LZ4_compress_default(reinterpret_cast<const char*>(plain.data()),
+                                         reinterpret_cast<char*>(out.data()), int(plain.size()), int(out.size()))));
+  return out;
+}
 
 struct ErofsAttributes {
   uint16_t mode = 0100644;
@@ -47,6 +69,49 @@ class ErofsMaker {
       append_le<uint32_t>(indexes, each);
     }
     return inode(erofs::Layout::kChunked, size, erofs::kChunkIndexes8, attributes, indexes);
+  }
+  // `stored` ends with the cluster; what is not packed begins with it.
+  ErofsCluster cluster(Bytes stored, bool packed = true) {
+    const Buffer padding(round_up(stored.size(), erofs::kBlockSize) - stored.size());
+    Buffer all = packed ? padding : to_buffer(stored);
+    append(all, packed ? stored : Bytes(padding));
+    return {packed, block(all), uint32_t(all.size() / erofs::kBlockSize)};
+  }
+  // Compressed, with an index that is not compact. Extents begin in logical clusters of their own.
+  uint64_t packed(const std::vector<ErofsExtent>& extents, erofs::PackedHeader header = {}) {
+    super.feature_incompat |= erofs::kIncompatPaddedInFront | 0x2 | 0x20;
+    header.advise |= erofs::kAdviseLongClusters1 | erofs::kAdviseLongClusters2;
+    uint64_t size = 0;
+    std::map<uint64_t, erofs::ClusterIndex> heads;
+    std::map<uint64_t, uint32_t> blocks;
+    for (const auto& extent : extents) {
+      const uint64_t cluster = size / erofs::kBlockSize;
+      const auto type = extent.cluster.packed ? erofs::ClusterType::kHead1 : erofs::ClusterType::kPlain;
+      heads[cluster] = {uint16_t(uint16_t(type) | (extent.partial ? erofs::kClusterPartial : 0)),
+                        uint16_t(size % erofs::kBlockSize), extent.cluster.block};
+      blocks[cluster + 1] = extent.cluster.blocks;
+      size += extent.length;
+    }
+    Buffer index(sizeof header + 8);
+    erofs::store(index, 0, header);
+    for (uint64_t i = 0; i * erofs::kBlockSize < size; ++i) {
+      erofs::ClusterIndex each{uint16_t(erofs::ClusterType::kInside), 0, 2};
+      if (const auto head = heads.find(i); head != heads.end()) {
+        each = head->second;
+      } else if (blocks.contains(i)) {
+        each.u = erofs::kClusterCount | blocks[i];
+      }
+      index.resize(index.size() + sizeof each);
+      erofs::store(index, index.size() - sizeof each, each);
+    }
+    return inode(erofs::Layout::kPacked, size, 0, {}, index);
+  }
+  // All of it stands in the packed inode, which must not be the first one made.
+  uint64_t fragment(uint64_t size, uint64_t offset) {
+    super.feature_incompat |= 0x20;
+    Buffer header;
+    append_le<uint64_t>(header, offset | uint64_t{1} << 63);
+    return inode(erofs::Layout::kPacked, size, 0, {}, header);
   }
   uint64_t node(uint16_t mode, uint32_t rdev) {
     ErofsAttributes attributes;
@@ -124,7 +189,7 @@ class ErofsMaker {
     const uint64_t start = erofs::kBlockSize + at;
     erofs::store(bytes_, start, raw);
     std::ranges::copy(xattrs, bytes_.begin() + ptrdiff_t(start + sizeof raw));
-    const uint64_t behind_at = layout == erofs::Layout::kChunked ? round_up(start + body, 8) : start + body;
+    const uint64_t behind_at = layout == erofs::Layout::kFlatInline ? start + body : round_up(start + body, 8);
     std::ranges::copy(behind, bytes_.begin() + ptrdiff_t(behind_at));
     next_ = round_up(behind_at + behind.size() - erofs::kBlockSize, erofs::kInodeSlot);
     return at / erofs::kInodeSlot;
@@ -134,11 +199,14 @@ class ErofsMaker {
   uint64_t next_ = 0;  // byte of the inode area
 };
 
-inline Result<ErofsTable> read_erofs(Bytes image) {
-  return image::read_erofs(image.size(), [&](uint64_t offset, MutableBytes out) {
+// `image` outlives it.
+inline ReadImage reader_of(Bytes image) {
+  return [image](uint64_t offset, MutableBytes out) {
     std::ranges::copy(image.subspan(offset, out.size()), out.begin());
     return Result<>();
-  });
+  };
 }
+
+inline Result<ErofsTable> read_erofs(Bytes image) { return image::read_erofs(image.size(), reader_of(image)); }
 
 }  // namespace hydrant::image::fixture

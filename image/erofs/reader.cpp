@@ -71,6 +71,10 @@ class Reader {
   Result<ErofsTable> run() {
     auto begun = read_superblock();
     if (!begun) return fail(std::move(begun).error().in("EROFS image"));
+    table_.image_size = size_;
+    table_.packed_format = {.block_bits = super_.block_bits,
+                            .padded_in_front = bool(super_.feature_incompat & kIncompatPaddedInFront),
+                            .headers = bool(super_.feature_incompat & kIncompatPackedHeaders)};
     std::vector<Name> pending{{std::string(), super_.root_nid}};
     while (!pending.empty()) {
       Name next = std::move(pending.back());
@@ -78,6 +82,8 @@ class Reader {
       auto added = add(next, pending);
       if (!added) return fail(std::move(added).error().in("EROFS image: " + printable(next.path)));
     }
+    auto found = read_fragments();
+    if (!found) return fail(std::move(found).error().in("EROFS image: its packed inode"));
     return std::move(table_);
   }
 
@@ -180,12 +186,44 @@ class Reader {
         HYDRANT_TRY(pieces, chunks_of(inode));
         break;
       }
-      default: return unsupported("is compressed, so it cannot be read as part of a merged tree");
+      default: return unsupported("is compressed, and no regular file");
     }
     for (const DataPiece& piece : pieces)
       if (piece.device_offset > size_ || piece.length > size_ - piece.device_offset)
         return corrupt("its data lies outside of the image");
     return pieces;
+  }
+
+  static bool is_packed(const Inode& inode) {
+    return inode.size > 0 && (inode.layout == Layout::kPacked || inode.layout == Layout::kPackedCompact);
+  }
+
+  Result<PackedInode> packed_of(const Inode& inode) {
+    HYDRANT_TRY(auto packed, read_packed_inode(
+                                 table_.packed_format, size_,
+                                 [this](uint64_t offset, MutableBytes out) -> Result<> {
+                                   HYDRANT_TRY(Bytes all, bytes(offset, out.size()));
+                                   std::ranges::copy(all, out.begin());
+                                   return {};
+                                 },
+                                 inode.xattrs.end, inode.size, inode.layout == Layout::kPackedCompact));
+    HYDRANT_TRY_VOID(spend(packed.index_size()));
+    return packed;
+  }
+
+  // The inode that holds fragments, if a file has one, and then the files in the order of theirs: so that it is
+  // decoded once, from its begin to its end.
+  Result<> read_fragments() {
+    auto& packed = table_.packed;
+    if (std::none_of(packed.begin(), packed.end(), [](const auto& each) { return each.inode.fragment; })) return {};
+    if (super_.packed_nid == 0) return corrupt("is missing");
+    HYDRANT_TRY(const Inode inode, read_inode(super_.packed_nid));
+    if (!is_packed(inode)) return unsupported("is not compressed");
+    HYDRANT_TRY(table_.fragments, packed_of(inode));
+    if (table_.fragments->fragment) return corrupt("has a fragment");
+    std::stable_sort(packed.begin(), packed.end(),
+                     [](const auto& a, const auto& b) { return a.inode.fragment < b.inode.fragment; });
+    return {};
   }
 
   Result<std::vector<DataPiece>> chunks_of(const Inode& inode) {
@@ -261,6 +299,11 @@ class Reader {
     switch (*type) {
       case FileType::kRegular: {
         entry.size = inode.size;
+        if (is_packed(inode)) {
+          HYDRANT_TRY(auto packed, packed_of(inode));
+          table_.packed.push_back({table_.files.size() + (opaque ? 1 : 0), std::move(packed)});
+          break;
+        }
         HYDRANT_TRY(entry.data, pieces_of(inode));
         if ((table_.pieces += entry.data.size()) > kMaxPieces) return unsupported("its files have too many pieces");
         break;
@@ -409,5 +452,33 @@ bool is_erofs(Bytes head) {
 }
 
 Result<ErofsTable> read_erofs(uint64_t size, const ReadImage& read) { return Reader(size, read).run(); }
+
+std::string ErofsTable::algorithms() const {
+  bool used[4] = {};
+  auto note = [&](const PackedInode& inode) {
+    if (!inode.all_fragment) used[size_t(inode.algorithms[0])] = true;
+  };
+  for (const auto& each : packed) note(each.inode);
+  if (fragments) note(*fragments);
+  std::string text;
+  for (size_t i = 0; i < std::size(used); ++i)
+    if (used[i]) text += (text.empty() ? "" : ", ") + std::string(to_string(Algorithm(i)));
+  return text;
+}
+
+Result<> unpack_erofs(const ErofsTable& table, const ReadImage& read, const PackedSink& sink) {
+  ErofsUnpacker unpacker(table.image_size, read, table.packed_format, table.fragments);
+  for (size_t i = 0; i < table.packed.size(); ++i) {
+    const auto& [file, inode] = table.packed[i];
+    uint64_t at = 0;
+    auto done = unpacker.unpack(inode, [&](Bytes piece) -> Result<> {
+      HYDRANT_TRY_VOID(sink(i, at, piece));
+      at += piece.size();
+      return {};
+    });
+    if (!done) return fail(std::move(done).error().in("EROFS image: " + printable(table.files[file].path)));
+  }
+  return {};
+}
 
 }  // namespace hydrant::image

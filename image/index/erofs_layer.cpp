@@ -6,6 +6,7 @@
 #include "base/byte_range.h"
 #include "image/erofs/reader.h"
 #include "image/index/erofs_rows.h"
+#include "image/tar/tar_path.h"
 #include "image/zstd/zstd_span_decoder.h"
 
 namespace hydrant::image {
@@ -73,6 +74,9 @@ Result<BuiltLayer> build_erofs_index(const ErofsChunkIndex& chunks, const LayerE
   ChunkReader reader(chunks, read);
   HYDRANT_TRY(auto table, read_erofs(chunks.image_size,
                                      [&](uint64_t offset, MutableBytes out) { return reader.read(offset, out); }));
+  if (!table.packed.empty())
+    return fail(Code::kUnsupported, "EROFS image: " + printable(table.files[table.packed.front().file].path) +
+                                        " is compressed inside the image (" + table.algorithms() + ")");
   LayerIndexContent content;
   HYDRANT_TRY(content.rows, place_erofs(table));
   content.files = std::move(table.files);
@@ -96,7 +100,7 @@ Result<BuiltLayer> build_erofs_index(const ErofsChunkIndex& chunks, const LayerE
                     .ident = ident,
                     .merkle_root = {},
                     .files = content.files.size(),
-                    .widest_span = widest_span(content.checkpoints, ident.stored_end)};
+                    .lazy = is_lazy(widest_span(content.checkpoints, ident.stored_end))};
 }
 
 }  // namespace hydrant::image

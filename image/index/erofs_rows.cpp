@@ -9,6 +9,7 @@ namespace hydrant::image {
 namespace {
 
 constexpr uint64_t kBlock = 4096;
+constexpr uint64_t kMaxDevice = uint64_t{1} << 47;
 constexpr uint64_t kMaxPieces = 16'000'000;  // after cutting: many long files over many short ones have more
 
 // Cuts what overlaps, so that no stretch begins or ends within another.
@@ -59,6 +60,15 @@ Result<std::vector<LayoutRow>> place_erofs(ErofsTable& table) {
       }
     }
     file.data = std::move(placed);
+  }
+  uint64_t decoded_at = table.image_size;
+  for (const auto& [index, inode] : table.packed) {
+    rows.push_back({round_up(end, kBlock), decoded_at, inode.size});
+    end = rows.back().device_offset + inode.size;
+    decoded_at += inode.size;
+    if (end > kMaxDevice) return fail(Code::kUnsupported, "EROFS image: its files decode to more than 128 TiB");
+    table.files[index].data = {{0, rows.back().device_offset, inode.size}};
+    ++table.pieces;
   }
   return rows;
 }

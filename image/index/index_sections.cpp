@@ -171,7 +171,7 @@ Buffer encode_rows(const std::vector<LayoutRow>& rows) {
   return out;
 }
 
-Result<std::vector<LayoutRow>> decode_rows(Bytes raw, const LayerIdent& ident) {
+Result<std::vector<LayoutRow>> decode_rows(Bytes raw, const LayerIdent& ident, uint64_t decoded) {
   Cursor in(raw);
   std::vector<LayoutRow> rows(take_count(in, 3));
   for (auto& row : rows) row.device_offset = in.take_varint();
@@ -186,10 +186,28 @@ Result<std::vector<LayoutRow>> decode_rows(Bytes raw, const LayerIdent& ident) {
     row.tar_offset += tar;
     device = row.device_offset + row.length;
     tar = row.tar_offset + row.length;
-    if (device > ident.device_size || tar > ident.tar_size) return corrupt("rows reach past the device or the tar");
+    if (device > ident.device_size || tar > ident.tar_size + decoded)
+      return corrupt("rows reach past the device or the tar");
   }
   if (ident.device_size - device >= kBlock) return corrupt("rows end before the device");
   return rows;
+}
+
+Buffer encode_decoded(const Decoded& decoded) {
+  Buffer out;
+  append_le<uint64_t>(out, decoded.size);
+  append_text(out, decoded.how);
+  return out;
+}
+
+Result<Decoded> decode_decoded(Bytes raw) {
+  Cursor in(raw);
+  Decoded decoded;
+  decoded.size = in.take<uint64_t>();
+  decoded.how = take_text(in);
+  if (!in.ok() || !in.rest().empty() || decoded.size == 0 || decoded.size > kMaxOffset)
+    return corrupt("what is decoded has a bad size");
+  return decoded;
 }
 
 Buffer encode_leaves(const std::vector<Digest>& leaves) {

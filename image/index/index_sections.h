@@ -19,6 +19,7 @@ enum class SectionId : uint32_t {
   kLeaves = 6,
   kStoredDigests = 7,  // of format version 3, instead of leaves
   kChunks = 8,         // of format version 2, instead of spans, windows and leaves
+  kDecoded = 9,        // of format version 4, besides leaves
 };
 
 struct SpanTable {
@@ -35,7 +36,11 @@ Buffer encode_spans(const std::vector<Checkpoint>& checkpoints, const std::vecto
 Result<SpanTable> decode_spans(Bytes raw, const LayerIdent& ident, uint64_t windows_size, bool as_stored = false);
 
 Buffer encode_rows(const std::vector<LayoutRow>& rows);
-Result<std::vector<LayoutRow>> decode_rows(Bytes raw, const LayerIdent& ident);
+// `decoded`: bytes behind the tar that rows may reach into.
+Result<std::vector<LayoutRow>> decode_rows(Bytes raw, const LayerIdent& ident, uint64_t decoded = 0);
+
+Buffer encode_decoded(const Decoded& decoded);
+Result<Decoded> decode_decoded(Bytes raw);
 
 // Also of stored digests.
 Buffer encode_leaves(const std::vector<Digest>& leaves);

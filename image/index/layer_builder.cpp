@@ -181,6 +181,7 @@ class LayerBuilder::Pipeline {
     content.files = std::move(writer_.files);
     content.rows = std::move(writer_.rows());
     content.leaves = std::move(writer_.leaves);
+    content.decoded = reader_.decoded();
     Buffer index = encode_layer_index(content);
     const Digest root = proto::merkle_root(content.leaves, {device_size, options_.granule, kLayoutVersion});
     return BuiltLayer{.index = std::move(index),
@@ -188,7 +189,7 @@ class LayerBuilder::Pipeline {
                       .merkle_root = root,
                       .leaves = std::move(content.leaves),
                       .files = content.files.size(),
-                      .widest_span = widest_span(content.checkpoints, stored_end)};
+                      .lazy = content.decoded.size == 0 && is_lazy(widest_span(content.checkpoints, stored_end))};
   }
 
   // The first error stays; it says which layer. Release here, acquire in `feed` and `complete`.

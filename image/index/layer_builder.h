@@ -23,7 +23,7 @@ struct BuiltLayer {
   Digest merkle_root;               // and its leaves: zero and none where others' digests prove the device
   std::vector<Digest> leaves = {};  // one a granule
   uint64_t files = 0;               // entries of the file table
-  uint64_t widest_span = 0;         // stored bytes; see is_lazy
+  bool lazy = true;                 // see LayerIndex
 };
 
 // Hashing, tar reading and the sink run on two threads of the builder, a few pieces behind `feed`; memory stays under

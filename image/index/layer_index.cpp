@@ -17,7 +17,7 @@ namespace hydrant::image {
 namespace {
 
 constexpr char kMagic[8] = {'H', 'Y', 'D', 'R', 'L', 'I', 'X', '1'};
-constexpr uint16_t kVersion = 1, kVersionByChunks = 2, kVersionAsStored = 3;
+constexpr uint16_t kVersion = 1, kVersionByChunks = 2, kVersionAsStored = 3, kVersionDecoded = 4;
 constexpr size_t kFixedHeader = 56, kEntrySize = 64, kDigestSize = 32;
 constexpr size_t kMaxSections = 64;
 constexpr uint32_t kStoredRaw = 0, kStoredZstd = 1;
@@ -68,6 +68,8 @@ Buffer encode_layer_index(const LayerIndexContent& content) {
   } else {
     sections.emplace_back(SectionId::kLeaves, encode_leaves(content.leaves));
   }
+  const bool decoded = content.decoded.size > 0;
+  if (decoded) sections.emplace_back(SectionId::kDecoded, encode_decoded(content.decoded));
   Buffer table, body;
   const uint64_t body_offset = kFixedHeader + std::size(sections) * kEntrySize + kDigestSize;
   for (const auto& [id, raw] : sections) {
@@ -89,7 +91,10 @@ Buffer encode_layer_index(const LayerIndexContent& content) {
   const auto& ident = content.ident;
   Buffer out;
   append(out, std::as_bytes(std::span(kMagic)));
-  append_le<uint16_t>(out, by_chunks ? kVersionByChunks : as_stored ? kVersionAsStored : kVersion);
+  append_le<uint16_t>(out, by_chunks   ? kVersionByChunks
+                           : as_stored ? kVersionAsStored
+                           : decoded   ? kVersionDecoded
+                                       : kVersion);
   append_le<uint16_t>(out, uint16_t(std::size(sections)));
   append_le<uint32_t>(out, 0);  // flags
   append_le<uint64_t>(out, body_offset + body.size());
@@ -169,7 +174,7 @@ Result<Header> decode_header(Bytes head, uint64_t file_size) {
   header.version = version;
   std::ranges::copy(in.take_bytes(kDigestSize), header.root.bytes.begin());
   if (!in.ok() || !std::ranges::equal(magic, std::as_bytes(std::span(kMagic)))) return corrupt("not an index");
-  if (version < kVersion || version > kVersionAsStored || flags != 0)
+  if (version < kVersion || version > kVersionDecoded || flags != 0)
     return fail(Code::kUnsupported, "layer index: format version " + std::to_string(version));
   if (size != file_size || count > kMaxSections) return corrupt("the file is cut short");
   uint64_t end = kFixedHeader + count * kEntrySize + kDigestSize;
@@ -276,8 +281,12 @@ Result<std::shared_ptr<const LayerIndex>> LayerIndex::load(std::unique_ptr<Store
     for (const auto& chunk : index->chunks_) index->chunk_ends_.push_back(end += chunk.length);
     index->root_ = root_of(ident, chunk_digests(index->chunks_));
   }
+  if (header.version == kVersionDecoded) {
+    HYDRANT_TRY(auto decoded_bytes, section(SectionId::kDecoded));
+    HYDRANT_TRY(index->decoded_, decode_decoded(decoded_bytes));
+  }
   HYDRANT_TRY(auto row_bytes, section(SectionId::kRows));
-  HYDRANT_TRY(index->rows_, decode_rows(row_bytes, ident));
+  HYDRANT_TRY(index->rows_, decode_rows(row_bytes, ident, index->decoded_.size));
   if (index->root_ != header.root) return corrupt("the digests do not match the Merkle root");
   HYDRANT_TRY(store->files, entry(SectionId::kFiles));
   // The others were checked when they were read.

@@ -55,6 +55,14 @@ struct Chunk {
   bool operator==(const Chunk&) const = default;
 };
 
+// Of an EROFS image with files that are compressed inside of it: no stretch of the stored blob yields a file's bytes by
+// itself, so its device is made of all of the layer. Rows reach past the image into what those files decode to.
+struct Decoded {
+  uint64_t size = 0;  // of that; 0: no such layer
+  std::string how;    // for people: "LZ4"
+  bool operator==(const Decoded&) const = default;
+};
+
 // A chunk is held in memory until it is proven, with what else its member yields in front of it.
 inline constexpr uint64_t kMaxChunk = 32 << 20;
 
@@ -74,7 +82,7 @@ uint64_t widest_span(const std::vector<Checkpoint>& checkpoints, uint64_t stored
 uint64_t widest_span(const std::vector<Chunk>& chunks, uint64_t stored_end);
 
 // Everything an index holds, for the writer. An index has checkpoints and leaves, checkpoints and stored digests, or
-// chunks.
+// chunks; with leaves it may be of a layer that is decoded.
 struct LayerIndexContent {
   LayerIdent ident;
   std::vector<Checkpoint> checkpoints;  // empty for plain tar with leaves
@@ -85,6 +93,7 @@ struct LayerIndexContent {
   Digest toc{};                          // of the table of contents that the chunks are from; zero: an index by spans
   std::vector<Chunk> chunks{};           // ascending as they are stored
   std::vector<Digest> stored_digests{};  // SHA-256 of each span's stored bytes, the byte that it shares included
+  Decoded decoded{};
 };
 
 Buffer encode_layer_index(const LayerIndexContent& content);
@@ -125,6 +134,11 @@ class LayerIndex {
   size_t span_at(uint64_t plain_offset) const;
   // Stored bytes of the longest one; see is_lazy. By chunks: of the longest member.
   uint64_t widest_span() const;
+
+  // Of a layer that is decoded as a whole.
+  const Decoded& decoded() const { return decoded_; }
+  // Whether the layer is worth reading in the middle.
+  bool lazy() const { return decoded_.size == 0 && is_lazy(widest_span()); }
   // Decompressed; empty at a member's start.
   Result<Buffer> window(size_t i) const;
 
@@ -143,6 +157,7 @@ class LayerIndex {
   std::vector<LayoutRow> rows_;
   std::vector<Digest> leaves_;
   std::vector<Digest> stored_digests_;
+  Decoded decoded_;
   Digest toc_;
   std::vector<Chunk> chunks_;
   std::vector<uint64_t> chunk_ends_;  // in the plain stream

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "image/gzip/span_decoder.h"
 #include "image/index/chunk_layout.h"
+#include "image/index/decoded_layout.h"
 #include "image/index/row_map.h"
 #include "image/zstd/zstd_span_decoder.h"
 #include "proto/merkle.h"
@@ -291,7 +292,9 @@ std::unique_ptr<Layout::Decoder> LayerLayout::decoder(const Fill& fill, DeviceSi
   return std::make_unique<Decoding>(*this, fill, std::move(sink));
 }
 
-std::shared_ptr<const Layout> make_layout(std::shared_ptr<const LayerIndex> index, std::shared_ptr<Fringes> fringes) {
+std::shared_ptr<const Layout> make_layout(std::shared_ptr<const LayerIndex> index, std::shared_ptr<Fringes> fringes,
+                                          const std::string& spool) {
+  if (index->decoded().size > 0) return std::make_shared<DecodedLayout>(std::move(index), spool);
   if (index->by_chunks()) return std::make_shared<ChunkLayout>(std::move(index));
   return std::make_shared<LayerLayout>(std::move(index), std::move(fringes));
 }

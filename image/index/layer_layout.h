@@ -48,8 +48,9 @@ class LayerLayout final : public Layout {
   const uint64_t held_;  // stored bytes, until they are proven
 };
 
-// What suits the index: by spans or by chunks.
+// What suits the index: by spans, by chunks or as a whole. `spool`: see DecodedLayout.
 std::shared_ptr<const Layout> make_layout(std::shared_ptr<const LayerIndex> index,
-                                          std::shared_ptr<Fringes> fringes = nullptr);
+                                          std::shared_ptr<Fringes> fringes = nullptr,
+                                          const std::string& spool = "/var/tmp");
 
 }  // namespace hydrant::image

@@ -75,19 +75,29 @@ Result<> PlainReader::finish() {
 }
 
 Result<> PlainReader::write_erofs_data() {
-  HYDRANT_TRY(auto table, read_erofs(spooled_, [&](uint64_t offset, MutableBytes out) {
-                return pread_exact(spool_.get(), out, offset);
-              }));
+  const ReadImage read = [&](uint64_t offset, MutableBytes out) { return pread_exact(spool_.get(), out, offset); };
+  HYDRANT_TRY(auto table, read_erofs(spooled_, read));
   HYDRANT_TRY(auto rows, place_erofs(table));
+  const size_t plain_rows = rows.size() - table.packed.size();
   HYDRANT_TRY_VOID(device_.assume(std::move(table.files), std::move(rows)));
   Buffer piece;
-  for (const LayoutRow& row : device_.rows()) {
+  for (size_t i = 0; i < plain_rows; ++i) {
+    const LayoutRow row = device_.rows()[i];
     for (uint64_t done = 0; done < row.length; done += piece.size()) {
       piece.resize(std::min(kPiece, row.length - done));
       HYDRANT_TRY_VOID(pread_exact(spool_.get(), piece, row.tar_offset + done));
       HYDRANT_TRY_VOID(device_.on_data(row.tar_offset + done, piece));
     }
   }
+  if (table.packed.empty()) return spool_.reset(), Result<>();
+  std::swap(table.files, device_.files);  // errors name files
+  auto unpacked = unpack_erofs(table, read, [&](size_t packed, uint64_t offset, Bytes bytes) {
+    return device_.on_data(device_.rows()[plain_rows + packed].tar_offset + offset, bytes);
+  });
+  std::swap(table.files, device_.files);
+  HYDRANT_TRY_VOID(std::move(unpacked));
+  const LayoutRow& last = device_.rows().back();
+  decoded_ = {last.tar_offset + last.length - spooled_, table.algorithms()};
   spool_.reset();
   return {};
 }

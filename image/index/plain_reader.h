@@ -30,6 +30,9 @@ class PlainReader {
   // here, so its digest should be known to be right.
   Result<> finish();
 
+  // Of an EROFS image, after `finish`: what its compressed files decode to, and how they are compressed.
+  Decoded decoded() const { return decoded_; }
+
  private:
   Result<> decide();
   Result<> take(Bytes plain);
@@ -43,6 +46,7 @@ class PlainReader {
   bool decided_ = false;
   Fd spool_;  // of an EROFS image
   uint64_t spooled_ = 0;
+  Decoded decoded_;
 };
 
 }  // namespace hydrant::image

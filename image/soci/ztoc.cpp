@@ -203,11 +203,8 @@ Result<BuiltLayer> build_ztoc_index(Bytes bytes, const LayerExpectation& expecte
   if (!buffer.ok) return corrupt("points out of itself");
   const uint64_t widest = widest_span(content.checkpoints, ident.stored_end);
   if (!is_lazy(widest)) return unsupported("data can be entered only every " + std::to_string(widest >> 20) + " MiB");
-  return BuiltLayer{.index = encode_layer_index(content),
-                    .ident = ident,
-                    .merkle_root = {},
-                    .files = content.files.size(),
-                    .widest_span = widest};
+  return BuiltLayer{
+      .index = encode_layer_index(content), .ident = ident, .merkle_root = {}, .files = content.files.size()};
 }
 
 }  // namespace hydrant::image

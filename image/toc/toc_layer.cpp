@@ -114,11 +114,8 @@ Result<BuiltLayer> build_toc_index(const TocReference& toc, const TocPlace& plac
   if (!is_lazy(widest))
     return fail(Code::kUnsupported,
                 "table of contents: data can be entered only every " + std::to_string(widest >> 20) + " MiB");
-  return BuiltLayer{.index = encode_layer_index(content),
-                    .ident = content.ident,
-                    .merkle_root = {},
-                    .files = content.files.size(),
-                    .widest_span = widest};
+  return BuiltLayer{
+      .index = encode_layer_index(content), .ident = content.ident, .merkle_root = {}, .files = content.files.size()};
 }
 
 }  // namespace hydrant::image

@@ -1,16 +1,19 @@
 """Layers that are EROFS images: the mounted tree is what the kernel shows of the same images."""
 
 import errno
+import gzip
 import os
 import pathlib
 import random
 import shutil
 import stat
+import struct
 import subprocess
 
 import erofs
 import images
 import oci
+import packed_erofs
 from case import CORRUPT, UNSUPPORTED, Case
 
 
@@ -160,10 +163,70 @@ class ErofsLayers(Case):
         self.assertEqual((facts["layers"][0]["pushed"], facts["streamed_bytes"]), ("", facts["compressed_bytes"]))
         self.assertEqual((mounted / "data").read_bytes(), data)
 
-    def test_what_cannot_be_merged_is_named(self):
+    def decoded_both_ways(self, image, how):
+        """A layer with compressed files: mounted with nothing known of it, and with its index there."""
+        mounted, _ = self.both_ways(self.image(image), erofs.mount(image, self.temporary()))
+        layer = self.hydrant.ok("stat", "--json", mounted)["image"]["layers"][0]
+        self.assertFalse(layer["lazy"], layer)
+        self.assertIn(f"compressed inside its EROFS image ({how})", layer["why"])
+        return mounted
+
+    def test_files_that_mkfs_has_compressed(self):
+        tree = self.everything()
+        images.text_file(tree / "packed/long", "".join(f"line {number} of many\n" for number in range(200_000)))
+        images.text_file(tree / "packed/short", "compressible\n" * 900)
+        (tree / "packed/zeros").write_bytes(bytes(9 << 20))
+        (tree / "packed/mixed").write_bytes(random.Random(1).randbytes(300_000) + b"words " * 50_000)
+        for flags in (["-zlz4"], ["-zlz4hc", "-C65536"], ["-zlz4", "-C1048576", "-Elegacy-compress"],
+                      ["-zlz4", "-Eztailpacking"], ["-zlz4hc", "-C16384", "-Eztailpacking,legacy-compress"]):
+            with self.subTest(flags=flags):
+                self.decoded_both_ways(erofs.make(tree, *flags), "LZ4")
+                self.hydrant.forget()
+
+    def test_every_form_of_compression(self):
+        image, content = packed_erofs.everything()
+        mounted = self.decoded_both_ways(image, "LZ4, LZMA, deflate, zstd")
+        for name, data in content.items():
+            self.assertEqual((mounted / name).read_bytes(), data, name)
+
+    def test_a_compressed_layer_beside_others_and_in_gzip(self):
         tree = self.tree(lambda top: images.text_file(top / "dir/packed", "compressible\n" * 10_000))
-        packed = self.push(self.image(erofs.make(tree, "-zlz4")), "packed")
-        self.fails(UNSUPPORTED, ["dir/packed", "compressed"], "mount", packed, self.temporary())
+        image = erofs.make(tree, "-zlz4")
+        written = oci.Image(self.temporary() / "image")
+        written.add_layer(oci.layer_tars(images.path("many"))[1])
+        written.add_layer(image, erofs.LAYER, stored=gzip.compress(image, 6))
+        mounted = self.hydrant.mount(self.push(written.finish().directory))
+        self.assertEqual((mounted / "dir/packed").read_text(), "compressible\n" * 10_000)
+        layers = self.hydrant.ok("stat", "--json", mounted)["image"]["layers"]
+        self.assertEqual([layer["lazy"] for layer in layers], [True, False])
+        self.assertIn("LZ4", self.hydrant.run("stat", mounted).stdout)
+
+    def test_a_chunk_index_does_not_make_compressed_files_lazy(self):
+        image = erofs.make(self.tree(lambda top: images.text_file(top / "packed", "compressible\n" * 10_000)), "-zlz4")
+        chunked = erofs.Chunked(image)
+        written = oci.Image(self.temporary() / "image")
+        written.add_layer(image, chunked.media_type, stored=chunked.stored, annotations=chunked.annotations)
+        mounted = self.hydrant.mount(self.push(written.finish().directory))
+        self.assertEqual((mounted / "packed").read_text(), "compressible\n" * 10_000)
+        layer = self.hydrant.ok("stat", "--json", mounted)["image"]["layers"][0]
+        self.assertEqual((layer["lazy"], layer["pushed"]), (False, ""))
+
+    def test_what_is_compressed_in_an_unknown_way_is_named(self):
+        data = "compressible\n" * 10_000
+        image = bytearray(erofs.make(self.tree(lambda top: images.text_file(top / "dir/packed", data)), "-zlz4"))
+        for at in range(0, len(image) - 64, 32):  # the file's inode: compact, compressed, of that size
+            layout, size = struct.unpack_from("<H6xI", image, at)
+            extended = layout & 1
+            if extended:
+                size, = struct.unpack_from("<Q", image, at + 8)
+            if layout >> 1 == 3 and size == len(data):
+                header = at + (64 if extended else 32)
+                image[header + 6] = 0x0b
+        self.fails(UNSUPPORTED, ["dir/packed", "algorithm 11"], "mount", self.push(self.image(bytes(image))), self.temporary())
+        self.nothing_left()
+
+    def test_what_cannot_be_merged_is_named(self):
+        tree = self.tree(lambda top: images.text_file(top / "dir/file", "text\n"))
         plain = erofs.make(tree)
         written = oci.Image(self.temporary() / "image")
         written.add_layer(plain, erofs.IMAGE, annotations={"org.erofs.role": "device"})
