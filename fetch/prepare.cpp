@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <unordered_map>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/signature.h"
+#include "fetch/at_once.h"
 #include "fetch/foreign_indexes.h"
 #include "fetch/known_store.h"
 #include "fetch/leaves.h"
@@ -29,6 +31,7 @@ constexpr unsigned kMetadataVersion = 1;
 constexpr auto kResolveDeadline = std::chrono::seconds(30);
 constexpr auto kProgressInterval = std::chrono::milliseconds(100);
 constexpr size_t kMaxMetadata = 4ULL << 30;
+constexpr size_t kMostLeavesAtOnce = 16;
 
 bool exists(const std::string& path) {
   struct stat status;
@@ -405,6 +408,22 @@ Result<bool> Preparer::reuse(Image& image) {
   return true;
 }
 
+// Side by side: each file is synced, and syncs that come together are one commit of the file system's journal.
+Result<> Preparer::keep_all_leaves(const std::vector<std::shared_ptr<const image::LayerIndex>>& indexes,
+                                   std::vector<proto::LayerFacts>& layers) {
+  std::vector<Result<proto::DeviceProof>> proofs(indexes.size());
+  std::vector<size_t> numbers(indexes.size());
+  std::iota(numbers.begin(), numbers.end(), size_t{0});
+  at_once(numbers, kMostLeavesAtOnce, {}, [&](size_t i) {
+    const auto& index = *indexes[i];
+    proofs[i] = keep_leaves(paths_, index.ident(), index.merkle_root(), index.leaves());
+  });
+  for (size_t i = 0; i < proofs.size(); ++i) {
+    HYDRANT_TRY(layers[i].proof, std::move(proofs[i]));
+  }
+  return {};
+}
+
 // Merges the layers' file tables and, unless only indexes are wanted, writes the metadata image under its own name.
 Result<> Preparer::build(Image& image, bool index_only) {
   const auto& layers = image.resolved.manifest.layers;
@@ -412,6 +431,7 @@ Result<> Preparer::build(Image& image, bool index_only) {
   std::vector<image::FileTable> tables;
   std::vector<const image::FileTable*> table_pointers;
   std::vector<image::DeviceInfo> devices;
+  std::vector<std::shared_ptr<const image::LayerIndex>> indexes;
   tables.reserve(layers.size());
   for (size_t i = 0; i < layers.size(); ++i) {
     const LayerReading& reading = image.readings[i];
@@ -421,7 +441,6 @@ Result<> Preparer::build(Image& image, bool index_only) {
     tables.push_back(std::move(table));
     table_pointers.push_back(&tables.back());
     devices.push_back({reading.device(), ident.device_size});
-    HYDRANT_TRY(auto proof, keep_leaves(paths_, ident, index->merkle_root(), index->leaves()));
     image.device_sizes.push_back(ident.device_size);
     reply.image.layers.push_back({.digest = ident.digest.text(),
                                   .size = layers[i].size,
@@ -432,8 +451,10 @@ Result<> Preparer::build(Image& image, bool index_only) {
                                   .why = why_not_lazy(*index),
                                   .toc = reading.toc ? image::to_string(reading.toc->kind) : std::string(),
                                   .pushed = voucher(reading),
-                                  .proof = std::move(proof)});
+                                  .proof = {}});
+    indexes.push_back(std::move(index));
   }
+  HYDRANT_TRY_VOID(keep_all_leaves(indexes, reply.image.layers));
   HYDRANT_TRY(auto tree, image::merge(table_pointers));
   for (const auto& inode : tree.inodes) {
     ++reply.image.files;

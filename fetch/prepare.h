@@ -55,6 +55,8 @@ class Preparer {
   Result<std::shared_ptr<const image::LayerIndex>> own_index(const LayerReading& reading);
   Result<std::shared_ptr<const image::LayerIndex>> index_of(const LayerReading& reading);
   Result<bool> reuse(Image& image);
+  Result<> keep_all_leaves(const std::vector<std::shared_ptr<const image::LayerIndex>>& indexes,
+                           std::vector<proto::LayerFacts>& layers);
   Result<> build(Image& image, bool index_only);
   Result<> record(const Image& image, const proto::PrepareRequest& request);
 
