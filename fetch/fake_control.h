@@ -39,7 +39,13 @@ class FakeHandle final : public ObjectHandle {
   }
   bool proves_writes() override {
     std::lock_guard lock(mutex_);
+    ++asked_;
     return right_.has_value();
+  }
+  // Calls of proves_writes().
+  unsigned asked() const {
+    std::lock_guard lock(mutex_);
+    return asked_;
   }
 
   int64_t pwrite(Bytes bytes, uint64_t offset) override {
@@ -129,6 +135,7 @@ class FakeHandle final : public ObjectHandle {
   unsigned lookups_lost_ = 0;
   std::set<uint64_t> blocks_;  // that hold data
   size_t writes_ = 0;
+  unsigned asked_ = 0;
 };
 
 // Thread-safe.

@@ -123,6 +123,8 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
               shop_.memory.take(batch_bytes + layout.decoder_memory() + decoding, flight->priority, deadline, stop));
   const Instant began = Clock::system().now();
 
+  // Asked once a fill: it is a round trip. That it will prove from now on costs us a needless hash and no more.
+  const bool proven_by_cache = handle->proves_writes();
   GranuleBatch batch(batch_bytes);
   Instant flushed_at{};  // long ago
   auto flush = [&]() -> Result<> {
@@ -139,7 +141,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
         return flight->priority >= Priority::kPrefetch ? pay(flight, bytes, stop) : Result<>{};
       },
       [&](uint64_t offset, Bytes bytes) -> Result<> {
-        if (!handle->proves_writes()) HYDRANT_TRY_VOID(layout.prove(offset, bytes));
+        if (!proven_by_cache) HYDRANT_TRY_VOID(layout.prove(offset, bytes));
         if (hold(flight, bytes, offset)) return flush();
         if (!batch.empty() && !batch.fits(bytes.size())) HYDRANT_TRY_VOID(flush());
         if (batch.empty()) {

@@ -19,6 +19,15 @@ TEST_F(FillerTest, ManyReadersOfOneGranuleCauseOneFetch) {
   expect_right({5 * kGranule, 6 * kGranule});
 }
 
+TEST_F(FillerTest, AFillAsksTheCacheOnceWhetherItProvesWhatIsWritten) {
+  auto options = quick();
+  options.fill_unit = 16 * kGranule;
+  start(1, options);
+  read(0, 16);
+  EXPECT_EQ(outcomes_.wait(1), all(1, Code::kOk));
+  EXPECT_EQ(handle_->asked(), 1U) << "over a socket each time is a round trip";
+}
+
 TEST_F(FillerTest, WhatTheCacheHasLostAtOnceIsFetchedAgainAndWhatCrossedIsNot) {
   auto options = quick();
   options.fresh = 1h;
