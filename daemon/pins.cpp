@@ -55,9 +55,7 @@ Result<> Pins::remove(const std::string& source) {
 }
 
 bool Pins::hold(const ObjectKey& key) const {
-  const std::string name = name_of(key.volume, key.id);
-  std::lock_guard lock(mutex_);
-  return std::ranges::any_of(by_source_, [&](const auto& pin) { return pin.second.contains(name); });
+  return hold_file(proto::volume_directory(key.volume), proto::object_name(as_bytes(key.id)).value_or(""));
 }
 
 bool Pins::hold_file(const std::string& volume_directory, const std::string& file) const {

@@ -2,20 +2,16 @@
 read: errors.py [--rounds N] [--seed S]. What is read is right or an error, whatever failed; and when nothing fails any more
 everything is mounted and read, by the same daemons or by new ones. The exit status is 0 when that held."""
 
-import argparse
-import collections
 import contextlib
 import errno
 import os
-import pathlib
 import random
 import resource
 import struct
 import sys
-import tempfile
 
-from origins import Origins
-from sandbox import BUILD, Hydrant, wait_until
+import rounds
+from sandbox import BUILD, wait_until
 
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EMFILE")
 
@@ -57,11 +53,16 @@ class Round:
 
     def run(self):
         self.start()
+        # Mounts that were there before anything failed; what they show is read while writes fail.
+        before = {name: self.hydrant.mount(self.origins.sources[name], "--no-prefetch")
+                  for name in self.random.sample(list(self.origins.sources), self.random.randrange(3))}
         if self.error == "EMFILE":
             limit_descriptors(self.hydrant, self.random.choice((0, 1, 2, 4, 8)))
         else:
-            self.disk.set(self.random.choice((2, 5, 20, 100)), getattr(errno, self.error))
+            self.disk.set(self.random.choice((2, 5, 20, 100, 500)), getattr(errno, self.error))
         try:
+            for name, directory in before.items():
+                self.look(name, directory)
             for name in self.random.choices(list(self.origins.sources), k=4):
                 self.try_one(name, self.random.choice(((), ("--background",), ("--no-prefetch",))))
                 if self.random.random() < 0.3:
@@ -78,13 +79,16 @@ class Round:
         done = self.hydrant.run("mount", "--timeout", "60", *options, self.origins.sources[name], directory)
         self.counts["mounted" if done.returncode == 0 else "refused"] += 1
         if done.returncode == 0:
-            good, wrong, failed = self.origins.look(name, directory)
-            self.counts["files read"] += good
-            self.counts["reads failed"] += len(failed)
-            self.wrong += wrong
+            self.look(name, directory)
         # As any mount of daemons that may be gone: by force when need be.
         if self.hydrant.run("umount", "--lazy", directory).returncode != 0 and os.path.ismount(directory):
             os.system(f"umount -l {directory}")
+
+    def look(self, name, directory):
+        good, wrong, failed = self.origins.look(name, directory)
+        self.counts["files read"] += good
+        self.counts["reads failed"] += len(failed)
+        self.wrong += wrong
 
     def nothing_fails_any_more(self):
         if self.random.random() < 0.5 or self.hydrant.run("ls").returncode != 0:
@@ -102,35 +106,21 @@ class Round:
             self.hydrant.ok("umount", directory)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    counts, wrong = collections.Counter(), []
-    with tempfile.TemporaryDirectory(prefix="hydrant-errors-") as directory:
-        os.chmod(directory, 0o755)
-        disk = FailingDisk(pathlib.Path(directory) / "failing")
-        with Origins(pathlib.Path(directory), random.Random(options.seed), 0.25) as origins:
-            for seed in range(options.seed, options.seed + options.rounds):
-                with Hydrant(env=disk.env) as hydrant:
-                    origins.log_in(hydrant)
-                    try:
-                        told = Round(hydrant, origins, disk, seed, counts).run()
-                    except AssertionError as error:
-                        told = [str(error)]
-                    counts["rounds"] += 1
-                    if told:
-                        wrong.append(f"seed {seed}: " + "; ".join(told) + "\n" + hydrant.logs())
-        counts["writes that failed"] = disk.failures()
-    for text in wrong[:10]:
-        print(text)
-    for name, count in sorted(counts.items()):
-        print(f"  {name:<24}{count:>8}")
-    print(f"{counts['rounds']} rounds, {counts['writes that failed']} writes failed, seed {options.seed}: "
-          f"{len(wrong)} with something wrong")
-    return 1 if wrong else 0
+@contextlib.contextmanager
+def failing(origins, directory, _options, counts):
+    disk = FailingDisk(directory / "failing")
+
+    def make(hydrant, seed, counts):
+        return Round(hydrant, origins, disk, seed, counts)
+
+    make.env = disk.env
+    yield make
+    counts["writes that failed"] = disk.failures()
+
+
+def summary(counts, options, wrong):
+    return (f"{options.rounds} rounds, {counts['writes that failed']} writes failed, seed {options.seed}: {wrong} with something wrong")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rounds.run("errors", 200, failing, summary))

@@ -2,17 +2,13 @@
 [--seed S]. What is read is right or an error, and once the registry is honest again everything is right. The exit status is 0
 when that held."""
 
-import argparse
-import collections
-import os
-import pathlib
+import contextlib
 import random
 import sys
-import tempfile
 import threading
 
-from origins import Origins
-from sandbox import Hydrant, Relay, kill_all, wait_until
+import rounds
+from sandbox import Relay, kill_all, wait_until
 
 
 class Liar(Relay):
@@ -73,35 +69,18 @@ class Round:
         return self.wrong
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=150)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    counts, wrong = collections.Counter(), []
-    with tempfile.TemporaryDirectory(prefix="hydrant-liars-") as directory:
-        os.chmod(directory, 0o755)
-        with Origins(pathlib.Path(directory), random.Random(options.seed), 0.25) as origins, \
-                Liar(origins.registry.port, options.seed) as liar:
-            origins.go_by(liar.port)
-            for seed in range(options.seed, options.seed + options.rounds):
-                with Hydrant() as hydrant:
-                    origins.log_in(hydrant)
-                    try:
-                        told = Round(hydrant, origins, liar, seed, counts).run()
-                    except AssertionError as error:
-                        told = [str(error)]
-                    if told:
-                        wrong.append(f"seed {seed}: " + "; ".join(told) + "\n" + hydrant.logs())
-            counts["lies"] = liar.lies
-    for text in wrong[:10]:
-        print(text)
-    for name, count in sorted(counts.items()):
-        print(f"  {name:<24}{count:>8}")
-    print(f"{counts['lies']} lies of a registry, {counts['kills']} kills, seed {options.seed}: {len(wrong)} of {options.rounds} rounds "
-          f"with something wrong")
-    return 1 if wrong else 0
+@contextlib.contextmanager
+def lying(origins, _directory, options, counts):
+    with Liar(origins.registry.port, options.seed) as liar:
+        origins.go_by(liar.port)
+        yield lambda hydrant, seed, counts: Round(hydrant, origins, liar, seed, counts)
+        counts["lies"] = liar.lies
+
+
+def summary(counts, options, wrong):
+    return (f"{counts['lies']} lies of a registry, {counts['kills']} kills, seed {options.seed}: {wrong} of {options.rounds} rounds with "
+            f"something wrong")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rounds.run("liars", 150, lying, summary))

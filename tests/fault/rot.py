@@ -4,17 +4,14 @@ wrong; what cannot be mounted must say so, and after `hydrant stop`, and the los
 
 The bytes of a single file have nothing to prove them, so its data are left alone."""
 
-import argparse
-import collections
+import contextlib
 import os
-import pathlib
 import random
 import shutil
 import sys
-import tempfile
 
-from origins import Origins
-from sandbox import Hydrant, kill_all, wait_until
+import rounds
+from sandbox import kill_all, wait_until
 
 PARTS = ("cache", "maps", "fetch")
 
@@ -92,32 +89,15 @@ class Round:
         self.hydrant.ok("umount", directory)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    counts, wrong = collections.Counter(), []
-    with tempfile.TemporaryDirectory(prefix="hydrant-rot-") as directory:
-        os.chmod(directory, 0o755)
-        with Origins(pathlib.Path(directory), random.Random(options.seed), 0.25) as origins:
-            for seed in range(options.seed, options.seed + options.rounds):
-                with Hydrant() as hydrant:
-                    origins.log_in(hydrant)
-                    try:
-                        told = Round(hydrant, origins, seed, counts).run()
-                    except AssertionError as error:
-                        told = [str(error)]
-                    if told:
-                        wrong.append(f"seed {seed}: " + "; ".join(told) + "\n" + hydrant.logs())
-    for text in wrong[:10]:
-        print(text)
-    for name, count in sorted(counts.items()):
-        print(f"  {name:<24}{count:>8}")
-    print(f"{options.rounds} caches damaged at rest, seed {options.seed}: {len(wrong)} with something wrong, "
-          f"{counts['refused']} mounts refused at first")
-    return 1 if wrong else 0
+@contextlib.contextmanager
+def resting(origins, _directory, _options, _counts):
+    yield lambda hydrant, seed, counts: Round(hydrant, origins, seed, counts)
+
+
+def summary(counts, options, wrong):
+    return (f"{options.rounds} caches damaged at rest, seed {options.seed}: {wrong} with something wrong, {counts['refused']} mounts "
+            f"refused at first")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rounds.run("rot", 200, resting, summary))
