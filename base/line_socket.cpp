@@ -175,11 +175,12 @@ void LineServer::watch(std::stop_token stop) {
 void LineServer::accept_one() {
   auto accepted = accept_unix(listener_.get());
   if (!accepted) {
-    // Out of descriptors: the connection stays in the backlog, so do not spin on it.
-    log::warn("line-server.accept", {{"error", accepted.error().what}});
+    // Out of descriptors: the connection stays in the backlog, so do not spin on it, nor say so each time.
+    if (!std::exchange(refused_, true)) log::warn("line-server.accept", {{"error", accepted.error().what}});
     ::poll(nullptr, 0, 50);
     return;
   }
+  refused_ = false;
   Fd socket = *std::move(accepted);
   if (!socket) return;
   auto peer = peer_credentials(socket.get());

@@ -96,6 +96,7 @@ class LineServer {
   MakeSession make_session_;
   Admit admit_;
   std::list<std::unique_ptr<Connection>> connections_;  // the watcher's alone
+  bool refused_ = false;                                // the last connection, for want of descriptors; the watcher's
   std::jthread watcher_;
 };
 

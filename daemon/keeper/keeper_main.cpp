@@ -359,7 +359,10 @@ int supervise(const char* run) {
     auto now = std::chrono::steady_clock::now();
     while (auto child = supervision.due(now)) start(supervision, *child);
     while (auto signal = supervision.signal_due(now)) send_signal(*signal);
-    if (supervision.phase() == Phase::kDone) return supervision.refusal() ? supervision.refusal()->status : 0;
+    if (supervision.phase() == Phase::kDone) {
+      ::unlink(g_socket_path);  // under our lock still
+      return supervision.refusal() ? supervision.refusal()->status : 0;
+    }
     Instant next = std::min(supervision.next_event().value_or(Instant::max()), hold.until());
     int wait_ms = -1;
     if (next != Instant::max()) {

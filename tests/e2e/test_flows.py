@@ -46,7 +46,7 @@ class Flows(Case):
 
         self.hydrant.ok("stop")
         self.assertEqual(self.hydrant.daemons(), {}, "all have ended when it returns")
-        self.assertFalse({"fetchd.sock", "fetchd.pid"} & set(os.listdir(self.hydrant.root / "run")))
+        self.assertFalse({"fetchd.sock", "fetchd.pid", "keeper.sock"} & set(os.listdir(self.hydrant.root / "run")))
         self.assertEqual([p for p in self.mount_points() if p.startswith(str(self.hydrant.base))], [])
 
     def test_a_mount_is_not_forgotten_while_others_look(self):
