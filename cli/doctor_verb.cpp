@@ -74,9 +74,11 @@ class Doctor {
         add("daemon.attached", status->attached,
             status->attached ? "a user daemon is on the control channel" : "no user daemon is on the control channel",
             "see " + daemons_.run_dir() + "/fetchd.log: reads of what is not cached wait, then fail");
-        add("machine.erofs-on-files", status->erofs_file_backed,
-            status->erofs_file_backed ? "EROFS mounts files" : "EROFS does not mount files under this root",
-            "Linux 6.12 or later with CONFIG_EROFS_FS_BACKED_BY_FILE, and a cache on ext4, xfs or btrfs");
+        add("machine.erofs", status->erofs_file_backed || status->erofs_over_loops,
+            status->erofs_file_backed  ? "mounts files"
+            : status->erofs_over_loops ? "mounts files over loop devices (Linux before 6.12)"
+                                       : "mounts neither files nor loop devices under this root",
+            "Linux 6.12 or later with CONFIG_EROFS_FS_BACKED_BY_FILE, or loop devices; a cache on ext4, xfs or btrfs");
       }
     } else {
       add("daemon.hydrantd", false, "does not answer under " + daemons_.root, start);

@@ -9,11 +9,13 @@
 #include <cerrno>
 #include <filesystem>
 #include <mutex>
+#include <span>
 
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/fs_context.h"
 #include "base/log.h"
+#include "base/loop_device.h"
 
 namespace hydrant::daemon {
 
@@ -32,10 +34,14 @@ std::vector<std::string> erofs_bdis() {
 
 // Nothing ties a bdi to its mount, so it is the one that appeared. Should another process mount EROFS in the same
 // moment, neither can be told from the other: then both keep the kernel's default, which is right if not best.
-void set_read_ahead(const std::vector<std::string>& before, unsigned kb) {
+std::vector<std::string> new_bdis(const std::vector<std::string>& before) {
   auto after = erofs_bdis();
   std::vector<std::string> fresh;
   std::set_difference(after.begin(), after.end(), before.begin(), before.end(), std::back_inserter(fresh));
+  return fresh;
+}
+
+void set_read_ahead(const std::vector<std::string>& fresh, unsigned kb) {
   std::string value = std::to_string(kb);
   if (fresh.size() == 1) {
     auto file = open_file("/sys/class/bdi/" + fresh[0] + "/read_ahead_kb", O_WRONLY);
@@ -49,7 +55,7 @@ Error refusal(Error error) {
   if (error.sys == ENOTBLK)
     return Error{.code = Code::kUnsupported,
                  .what =
-                     "this kernel cannot mount EROFS from files: it takes Linux 6.12 or later with "
+                     "this kernel cannot mount EROFS from files: that takes Linux 6.12 or later with "
                      "CONFIG_EROFS_FS_BACKED_BY_FILE, and a cache on ext4, xfs or btrfs (" +
                      error.what + ")",
                  .sys = error.sys};
@@ -61,19 +67,50 @@ Error refusal(Error error) {
   return error;
 }
 
-Result<Fd> create(const ErofsSource& source) {
+struct Created {
+  Fd mount;
+  std::string loop;  // "major:minor" of the primary's loop device; empty: it is mounted from files
+};
+
+Result<Fd> create(const Fd& primary, std::span<const Fd> devices) {
   auto context = FsContext::open("erofs");
   if (!context) {
     if (context.error().code == Code::kUnsupported)
-      return fail(Code::kUnsupported,
-                  "this kernel has no EROFS: load the erofs module (modprobe erofs), Linux 6.12 or later");
+      return fail(Code::kUnsupported, "this kernel has no EROFS: load the erofs module (modprobe erofs)");
     return fail(std::move(context).error());
   }
-  HYDRANT_TRY_VOID(context->set("source", path_of(source.primary)));
-  for (const Fd& device : source.devices) HYDRANT_TRY_VOID(context->set("device", path_of(device)));
+  HYDRANT_TRY_VOID(context->set_flag("ro"));  // else a block device would have to be writable
+  HYDRANT_TRY_VOID(context->set("source", path_of(primary)));
+  for (const Fd& device : devices) HYDRANT_TRY_VOID(context->set("device", path_of(device)));
   auto mount = context->create(MOUNT_ATTR_RDONLY);
   if (!mount) return fail(refusal(std::move(mount).error()));
   return std::move(*mount);
+}
+
+std::string numbers(dev_t device) { return std::to_string(major(device)) + ":" + std::to_string(minor(device)); }
+
+// The mount holds the loop devices from its creation on; a death before that lets go of them, too.
+Result<Created> create_over_loops(const ErofsSource& source) {
+  HYDRANT_TRY(Fd primary, attach_loop(source.primary));
+  std::vector<Fd> devices;
+  for (const Fd& file : source.devices) {
+    HYDRANT_TRY(Fd device, attach_loop(file));
+    devices.push_back(std::move(device));
+  }
+  struct stat status {};
+  if (::fstat(primary.get(), &status)) return fail_sys(errno, "stat of a loop device");
+  HYDRANT_TRY(Fd mount, create(primary, devices));
+  return Created{std::move(mount), numbers(status.st_rdev)};
+}
+
+Result<Created> create(const ErofsSource& source) {
+  auto mount = create(source.primary, source.devices);
+  if (mount) return Created{std::move(*mount), {}};
+  if (mount.error().sys != ENOTBLK || source.files_only) return fail(std::move(mount).error());
+  auto looped = create_over_loops(source);
+  if (!looped && looped.error().code == Code::kUnsupported)
+    looped.error().what = mount.error().what + ", nor over loop devices: " + looped.error().what;
+  return looped;
 }
 
 }  // namespace
@@ -82,15 +119,17 @@ Result<ErofsMount> make_erofs_mount(const ErofsSource& source) {
   static std::mutex one_at_a_time;  // so that the bdi that appears is ours
   std::lock_guard lock(one_at_a_time);
   auto before = erofs_bdis();
-  HYDRANT_TRY(Fd mount, create(source));
-  set_read_ahead(before, source.read_ahead_kb);
+  HYDRANT_TRY(Created made, create(source));
+  auto fresh = made.loop.empty() ? new_bdis(before) : std::vector{made.loop};
+  set_read_ahead(fresh, source.read_ahead_kb);
   struct stat status {};
-  if (::fstat(mount.get(), &status)) return fail_sys(errno, "stat of the new mount");
-  return ErofsMount{.mount = std::move(mount),
-                    .device = std::to_string(major(status.st_dev)) + ":" + std::to_string(minor(status.st_dev))};
+  if (::fstat(made.mount.get(), &status)) return fail_sys(errno, "stat of the new mount");
+  return ErofsMount{.mount = std::move(made.mount),
+                    .device = numbers(status.st_dev),
+                    .super = fresh.size() == 1 ? fresh[0] : std::string()};
 }
 
-Result<> probe_erofs(const std::string& directory) {
+Result<ErofsBacking> probe_erofs(const std::string& directory) {
   // Super block at 1024; the root is an empty directory, an inode of 32 bytes with its entries inline. Layout of the
   // on-disk format: Documentation/filesystems/erofs.rst of the kernel.
   constexpr size_t kBlock = 4096, kSuper = 1024, kRootNode = 36, kRoot = kRootNode * 32;
@@ -117,8 +156,8 @@ Result<> probe_erofs(const std::string& directory) {
   ErofsSource source;
   HYDRANT_TRY(source.primary, open_file(directory, O_TMPFILE | O_RDWR));
   HYDRANT_TRY_VOID(pwrite_all(source.primary.get(), image, 0));
-  HYDRANT_TRY(Fd mount, create(source));
-  return {};
+  HYDRANT_TRY(Created made, create(source));
+  return made.loop.empty() ? ErofsBacking::kFiles : ErofsBacking::kLoopDevices;
 }
 
 }  // namespace hydrant::daemon

@@ -81,7 +81,9 @@ Result<> Service::serve() {
   if (!stop_event_ || !user_left_) return fail_sys(errno, "eventfd");
 
   auto probed = probe_erofs(root_.path());
-  erofs_file_backed_ = probed.has_value();
+  if (probed) erofs_ = *probed;
+  if (probed == ErofsBacking::kLoopDevices)
+    log::info("erofs-over-loop-devices", {{"why", "this kernel does not mount it from files (Linux 6.12)"}});
   if (!probed) log::warn("erofs-probe-failed", {{"why", probed.error().what}});
 
   objects_ = std::make_unique<Objects>(*engine_);
@@ -227,7 +229,8 @@ proto::StatusReply Service::status() const {
           .version = options_.version,
           .rss_bytes = resident_bytes(),
           .attached = user_daemon_attached(),
-          .erofs_file_backed = erofs_file_backed_};
+          .erofs_file_backed = erofs_ == ErofsBacking::kFiles,
+          .erofs_over_loops = erofs_ == ErofsBacking::kLoopDevices};
 }
 
 Result<> Service::put_away() {

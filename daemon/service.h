@@ -12,6 +12,7 @@
 #include "cachefiles/engine.h"
 #include "daemon/admin_session.h"
 #include "daemon/channel_server.h"
+#include "daemon/erofs_mount.h"
 #include "daemon/mounts.h"
 #include "daemon/objects.h"
 #include "daemon/root.h"
@@ -77,7 +78,7 @@ class Service {
   Root root_;
   Fd stop_event_;
   Fd user_left_;
-  bool erofs_file_backed_ = false;
+  std::optional<ErofsBacking> erofs_;  // nothing: none of it works here
   std::unique_ptr<cachefiles::Engine> engine_;
   std::shared_ptr<cachefiles::Channel> channel_;  // shared with the channel server
   std::unique_ptr<ChannelServer> channel_server_;

@@ -164,13 +164,14 @@ void describe(V& v, PrefetchReply& m) {
 struct KernelFacts {
   bool& erofs_file_backed;
 };
+  bool& erofs_over_loops;
 template <class V>
 void describe(V& v, KernelFacts& m) {
-  v("erofs_file_backed", m.erofs_file_backed);
+  v("erofs_file_backed", m.erofs_file_backed), v("erofs_over_loops", m.erofs_over_loops);
 }
 template <class V>
 void describe(V& v, StatusReply& m) {
-  KernelFacts kernel{m.erofs_file_backed};
+  KernelFacts kernel{m.erofs_file_backed, m.erofs_over_loops};
   v("pid", m.pid), v("version", m.version), v("rss_bytes", m.rss_bytes), v("attached", m.attached);
   v("kernel", kernel), v("landlock", m.landlock), v("writes", m.writes);
 }

@@ -335,7 +335,8 @@ struct StatusReply {
   std::string version = {};
   uint64_t rss_bytes = 0;
   bool attached = false;          // a user daemon is on the control channel
-  bool erofs_file_backed = true;  // hydrantd only
+  bool erofs_file_backed = true;  // hydrantd only, as the next
+  bool erofs_over_loops = false;  // each file behind a loop device, where the kernel mounts none
   // What no file of /proc tells. hydrant-fetchd only.
   int64_t landlock = 0;                  // the kernel's version of what the process is under; 0: nothing
   std::vector<std::string> writes = {};  // what that leaves writable

@@ -130,12 +130,14 @@ TEST(Admin, AStatOfAMountComesBackWhole) {
 }
 
 TEST(Admin, AStatusCarriesTheKernelsFacts) {
-  auto answer = decode_answer(encode_reply(StatusReply{.pid = 7, .version = "v", .erofs_file_backed = false}));
+  auto answer = decode_answer(
+      encode_reply(StatusReply{.pid = 7, .version = "v", .erofs_file_backed = false, .erofs_over_loops = true}));
   ASSERT_TRUE(answer.has_value());
   auto got = decode_reply<StatusReply>(std::get<Json>(*answer));
   ASSERT_TRUE(got.has_value());
   EXPECT_EQ(got->pid, 7);
   EXPECT_FALSE(got->erofs_file_backed);
+  EXPECT_TRUE(got->erofs_over_loops);
 }
 
 TEST(Admin, TheEnginesListingComesBackWhole) {

@@ -2,6 +2,7 @@
 // of the super block. Nothing else is touched.
 #include <dlfcn.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <atomic>
@@ -10,7 +11,7 @@
 
 namespace {
 
-std::array<std::atomic<bool>, 65536> g_is_erofs;
+std::array<std::atomic<bool>, 65536> g_is_erofs, g_is_of_a_file;
 
 template <class Function>
 Function* next(const char* name) {
@@ -26,7 +27,11 @@ extern "C" int fsopen(const char* type, unsigned flags) noexcept {
 }
 
 extern "C" int fsconfig(int fd, unsigned command, const char* key, const void* value, int aux) noexcept {
-  if (command == FSCONFIG_CMD_CREATE && fd >= 0 && size_t(fd) < g_is_erofs.size() && g_is_erofs[size_t(fd)]) {
+  const bool erofs = fd >= 0 && size_t(fd) < g_is_erofs.size() && g_is_erofs[size_t(fd)];
+  struct stat status {};
+  if (erofs && command == FSCONFIG_SET_STRING && std::strcmp(key, "source") == 0)
+    g_is_of_a_file[size_t(fd)] = ::stat(static_cast<const char*>(value), &status) == 0 && S_ISREG(status.st_mode);
+  if (erofs && command == FSCONFIG_CMD_CREATE && g_is_of_a_file[size_t(fd)]) {
     errno = ENOTBLK;
     return -1;
   }
