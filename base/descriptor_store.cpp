@@ -92,6 +92,7 @@ bool DescriptorStore::send(std::string_view text, const Fd* fd) {
 }
 
 Fd DescriptorStore::take(const std::string& name) {
+  std::lock_guard lock(*mutex_);
   auto at = left_.find(name);
   if (at == left_.end()) return Fd();
   Fd fd = std::move(at->second);
@@ -99,13 +100,25 @@ Fd DescriptorStore::take(const std::string& name) {
   return fd;
 }
 
-void DescriptorStore::put(const std::string& name, Fd fd) {
-  if (address_.empty() || !fd) return;
+bool DescriptorStore::put(const std::string& name, Fd fd) {
+  std::lock_guard lock(*mutex_);
+  if (address_.empty() || !fd) return false;
   Fd& kept = held_[name] = std::move(fd);
-  send("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name + "\n", &kept);
+  return send("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name + "\n", &kept);
+}
+
+bool DescriptorStore::held_elsewhere() {
+  std::lock_guard lock(*mutex_);
+  return send("WATCHDOG=1\n");
+}
+
+void DescriptorStore::leave(const std::string& name) {
+  std::lock_guard lock(*mutex_);
+  held_.erase(name);
 }
 
 void DescriptorStore::drop_left(std::initializer_list<const char*> names) {
+  std::lock_guard lock(*mutex_);
   for (const char* name : names) {
     left_.erase(name);
     send("FDSTOREREMOVE=1\nFDNAME=" + std::string(name) + "\n");
@@ -113,17 +126,20 @@ void DescriptorStore::drop_left(std::initializer_list<const char*> names) {
 }
 
 void DescriptorStore::drop() {
+  std::lock_guard lock(*mutex_);
   for (auto& [name, fd] : held_) send("FDSTOREREMOVE=1\nFDNAME=" + name + "\n");
   held_.clear();
   left_.clear();
 }
 
 void DescriptorStore::ready() {
+  std::lock_guard lock(*mutex_);
   ready_ = true;
   send("READY=1\n");
 }
 
 void DescriptorStore::check() {
+  std::lock_guard lock(*mutex_);
   if (address_.empty() || (socket_ && send("WATCHDOG=1\n"))) return;
   if (!connect()) return;
   for (auto& [name, fd] : held_) send("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name + "\n", &fd);

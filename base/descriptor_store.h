@@ -3,6 +3,8 @@
 #pragma once
 
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -10,7 +12,8 @@
 
 namespace hydrant {
 
-// Owned and used by the main thread. Without a holder every call does nothing and nothing is found.
+// Owned by the main thread; put() and held_elsewhere() are for any. Without a holder every call does nothing and
+// nothing is found.
 class DescriptorStore {
  public:
   DescriptorStore() = default;
@@ -19,8 +22,13 @@ class DescriptorStore {
 
   // What the predecessor left under that name; empty when it left nothing. Once.
   Fd take(const std::string& name);
-  // Replaces what is held under that name. Sent is held: it travels with the message, whoever dies.
-  void put(const std::string& name, Fd fd);
+  // Replaces what is held under that name. Sent is held: it travels with the message, whoever dies. False: nobody holds
+  // it now; who comes later gets it from check().
+  bool put(const std::string& name, Fd fd);
+  // Whether there is a holder now.
+  bool held_elsewhere();
+  // What is held under that name stays there when we drop() the rest.
+  void leave(const std::string& name);
   // What the predecessor left under these names is of no use: it goes, there too.
   void drop_left(std::initializer_list<const char*> names);
   // Nothing is held any more, neither there nor here.
@@ -33,7 +41,8 @@ class DescriptorStore {
   bool connect();
   bool send(std::string_view text, const Fd* fd = nullptr);
 
-  std::string address_;  // empty: nobody holds anything
+  std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();  // of all below; one pointer so that it moves
+  std::string address_;                                                 // empty: nobody holds anything
   Fd socket_;
   std::map<std::string, Fd> left_;  // by the predecessor
   std::map<std::string, Fd> held_;  // ours, kept to be given again

@@ -379,6 +379,11 @@ Result<Fd> CookieCore::backing_file() {
   return fd;
 }
 
+bool CookieCore::is_backing_file(uint64_t device, uint64_t inode) const {
+  auto file = slot_.use();
+  return file && file->id() == InodeId{.device = device, .inode = inode};
+}
+
 Cookie::Stat CookieCore::stat() const {
   Stat out;
   out.size = size();

@@ -109,6 +109,7 @@ class CookieCore final : public Cookie, public std::enable_shared_from_this<Cook
   Scrub scrub(uint64_t from, uint64_t most) override;
   void read_ahead(ByteRange range) override;
   Result<Fd> backing_file() override;
+  bool is_backing_file(uint64_t device, uint64_t inode) const override;
   int64_t write(Bytes bytes, uint64_t offset) override;
   int resize(uint64_t size) override;
   void invalidate() override;

@@ -191,6 +191,8 @@ class Cookie {
   // Opens the backing file once more, read-only: for a complete object that the kernel reads by itself.
   // Whether it is complete must be asked after this, which is a keep(), too.
   virtual Result<Fd> backing_file() = 0;
+  // Whether that file is the one now: after an invalidation or a new lookup it may be another. No lock, no allocation.
+  virtual bool is_backing_file(uint64_t device, uint64_t inode) const { return (void)device, (void)inode, false; }
 
   // Stores the consumer's own bytes, as network file systems do in original mode (section 7.8). `offset` is a multiple
   // of 4096. Byte count or -errno (-ENOBUFS: no room, or not active).

@@ -109,6 +109,10 @@ struct CommandLine {
     sub->add_flag("--no-prefetch", mount.no_prefetch,
                   "Fetch nothing ahead of its readers, learn nothing from this start")
         ->excludes(background);
+    sub->add_option("--front", mount.front,
+                    "What the kernel reads through: fuse, or fanotify (Linux 6.14; docs/reliability.md says when)")
+        ->check(CLI::IsMember({"auto", "fuse", "fanotify"}))
+        ->capture_default_str();
     sub->add_option("--read-ahead-kb", mount.read_ahead_kb, "Kernel read-ahead of the mount; 0: default")
         ->check(CLI::Range(0u, 65536u));
   }

@@ -127,7 +127,8 @@ Outcome run_mount(const CommonOptions& common, const MountOptions& options) {
     }
   }
 
-  proto::MountRequest request{.dir = dir, .read_ahead_kb = options.read_ahead_kb, .pin = options.pin};
+  proto::MountRequest request{
+      .dir = dir, .read_ahead_kb = options.read_ahead_kb, .pin = options.pin, .front = options.front};
   Instant start = Clock::system().now();
   if (by_id) {
     request.fsid = options.fsid;

@@ -157,7 +157,8 @@ void render_stat(bool json, const proto::StatMountReply& stat, const std::option
     out["fetch"] = fetched ? as_json(*fetched) : Json(nullptr);
     return print_json(out);
   }
-  print(fmt::format("{}: {}, {}", stat.dir, stat.source, stat.state));
+  print(fmt::format("{}: {}, {}{}", stat.dir, stat.source, stat.state,
+                    stat.front == "fanotify" ? ", asked by fanotify" : ""));
   if (image && image->form == "file") print(fmt::format("  file     {}", human_size(image->unpacked_bytes)));
   if (image && image->form == "tar")
     print(fmt::format("  tarball  {} files, {} stored, {} unpacked", image->files, human_size(image->compressed_bytes),

@@ -30,6 +30,7 @@ struct MountOptions {
   std::vector<std::string> devices = {};
   std::string domain_id = {};
   uint32_t read_ahead_kb = 0;  // 0: hydrantd's default
+  std::string front = "auto";
   bool no_prefetch = false;
   bool background = false;
   bool pin = false;

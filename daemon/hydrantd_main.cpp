@@ -115,6 +115,10 @@ int main(int argc, char** argv) {
   app.add_option("--open-limit", open_limit_s, "seconds that a mount waits for the user daemon")
       ->check(CLI::Range(1, 3600))
       ->capture_default_str();
+  app.add_option("--front", options.front,
+                 "what mounts that do not say are read through: fuse, or fanotify (Linux 6.14); auto: fuse")
+      ->check(CLI::IsMember({"auto", "fuse", "fanotify"}))
+      ->capture_default_str();
   app.add_option("--quota", options.quota,
                  "bytes that the cache may take on its disk (suffixes k, m, g, t); 0: no limit")
       ->transform(CLI::AsSizeValue(false))

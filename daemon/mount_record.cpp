@@ -33,6 +33,8 @@ std::string encode(const MountRecord& record) {
                               {"granule", proof.granule},
                               {"layout_version", proof.layout_version}});
   if (!request.file.empty()) json["file"] = request.file;
+  if (!request.front.empty()) json["front"] = request.front;
+  if (!record.marked.empty()) json["marked"] = record.marked;
   return json.dump(1, ' ', false, proto::Json::error_handler_t::replace) + "\n";
 }
 
@@ -57,6 +59,8 @@ Result<MountRecord> decode_mount_record(std::string_view text) {
                                          each.at("granule").get<uint32_t>(),
                                          each.at("layout_version").get<uint32_t>()});
     if (json->contains("file")) record.request.file = json->at("file").get<std::string>();
+    if (json->contains("front")) record.request.front = json->at("front").get<std::string>();
+    if (json->contains("marked")) record.marked = json->at("marked").get<std::vector<uint64_t>>();
     record.device = json->at("device").get<std::string>();
     record.boot_id = json->at("boot_id").get<std::string>();
     record.mounted_at = json->at("mounted_at").get<int64_t>();

@@ -12,10 +12,11 @@
 namespace hydrant::daemon {
 
 struct MountRecord {
-  proto::MountRequest request;  // as it was asked for, `dir` resolved
-  std::string device;           // "major:minor" of the mount
-  std::string boot_id;          // device numbers mean nothing after a reboot
-  int64_t mounted_at = 0;       // seconds since 1970
+  proto::MountRequest request;        // as it was asked for, `dir` resolved
+  std::string device;                 // "major:minor" of the mount
+  std::string boot_id;                // device numbers mean nothing after a reboot
+  int64_t mounted_at = 0;             // seconds since 1970
+  std::vector<uint64_t> marked = {};  // inodes of backing files that the kernel reads under a fanotify mark
 };
 
 std::string encode(const MountRecord& record);

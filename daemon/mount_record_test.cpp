@@ -57,6 +57,16 @@ TEST(MountRecord, KeepsWhatTheDevicesMustHashTo) {
   EXPECT_EQ(decoded->request.proofs, with.request.proofs);
 }
 
+TEST(MountRecord, KeepsWhatItsFilesAreMarkedFor) {
+  MountRecord with = record();
+  with.request.front = "fanotify";
+  with.marked = {12, uint64_t{1} << 40};
+  auto decoded = decode_mount_record(encode(with));
+  ASSERT_TRUE(decoded) << decoded.error().what;
+  EXPECT_EQ(decoded->request.front, "fanotify");
+  EXPECT_EQ(decoded->marked, with.marked);
+}
+
 TEST(MountRecord, OfAnotherVersionOrTornIsCorrupt) {
   std::string text(kGolden);
   EXPECT_EQ(decode_mount_record(text.substr(0, text.size() / 2)).error().code, Code::kCorrupt);

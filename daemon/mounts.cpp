@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
+#include <filesystem>
+#include <set>
 
 #include "base/boot_id.h"
 #include "base/digest.h"
@@ -13,7 +15,7 @@
 #include "base/fs_context.h"
 #include "base/log.h"
 #include "base/mount_info.h"
-#include "daemon/erofs_mount.h"
+#include "daemon/mount_check.h"
 #include "proto/erofs_layout.h"
 
 namespace hydrant::daemon {
@@ -44,6 +46,8 @@ Result<> check(const proto::MountRequest& request) {
   for (auto& proof : request.proofs) HYDRANT_TRY_VOID(proto::parse_proof(proof));
   if (request.file.find('/') != std::string::npos || request.file == "." || request.file == "..")
     return fail(Code::kInvalid, "a file that is mounted stands in the image's root: " + request.file);
+  if (request.front != "" && request.front != "auto" && request.front != "fuse" && request.front != "fanotify")
+    return fail(Code::kInvalid, "a front is auto, fuse or fanotify: \"" + request.front + "\"");
   if (request.read_ahead_kb > 16384) return fail(Code::kInvalid, "read_ahead_kb must be at most 16384");
   return {};
 }
@@ -105,8 +109,9 @@ class Mounts::Reservation {
 };
 
 Result<std::unique_ptr<Mounts>> Mounts::create(MountsOptions options, Objects& objects, Pins& pins,
-                                               front::BlobFs& blobs, const std::optional<Handed>& handed) {
-  std::unique_ptr<Mounts> mounts(new Mounts(std::move(options), objects, pins, blobs));
+                                               front::BlobFs& blobs, StoredMarks& marks,
+                                               const std::optional<Handed>& handed) {
+  std::unique_ptr<Mounts> mounts(new Mounts(std::move(options), objects, pins, blobs, marks));
   HYDRANT_TRY_VOID(mounts->adopt_records(handed));
   return mounts;
 }
@@ -135,10 +140,13 @@ Result<> Mounts::adopt_records(const std::optional<Handed>& handed) {
     auto mount = std::make_shared<Mount>();
     mount->record = std::move(record);
     mount->ready = true;
-    if (auto ours = handed ? adopt(*mount) : fail(Code::kGone, "its hydrantd died and nobody held its blob files");
+    const bool by_marks = mount->record.request.front == "fanotify";
+    const bool held = by_marks || handed.has_value();
+    if (auto ours = held ? adopt(*mount) : fail(Code::kGone, "its hydrantd died and nobody held what it served it by");
         !ours) {
       log::warn("mount-of-a-dead-daemon",
                 {{"dir", dir}, {"why", ours.error().what}, {"way_out", "hydrant umount " + dir}});
+      if (by_marks) deny_marked(*mount);
       mount->dead = true;
       mount->metadata = {};
       mount->devices.clear();
@@ -156,6 +164,11 @@ Result<> Mounts::adopt(Mount& mount) {
     HYDRANT_TRY(auto object, objects_.adopt({volume, id}, std::nullopt));
     // Of two mounts one may have the backing file itself, beside or without a blob file.
     object->cookie().keep();
+    if (request.front == "fanotify") {
+      auto* marks = marks_.now();
+      auto marked = marks ? marks->find({volume, id}) : nullptr;
+      return Device{.object = std::move(object), .marked = std::move(marked)};
+    }
     auto at = blob_files_.find(object->key());
     return Device{.object = std::move(object), .blob = at == blob_files_.end() ? nullptr : at->second.lock()};
   };
@@ -164,7 +177,35 @@ Result<> Mounts::adopt(Mount& mount) {
     HYDRANT_TRY(Device one, device(id));
     mount.devices.push_back(std::move(one));
   }
+  auto found = std::ranges::count_if(mount.devices, [](const Device& each) { return each.marked != nullptr; });
+  if (static_cast<size_t>(found) < mount.record.marked.size())
+    return fail(Code::kGone, "nobody held the fanotify group that it is read under");
   return {};
+}
+
+// For some time nobody was there to be asked: the kernel may have read holes as zeros, and kept them. From here on it
+// gets EIO, and forgets what it has, but for what is mapped.
+void Mounts::deny_marked(const Mount& mount) {
+  log::error("mount-tainted", {{"dir", mount.record.request.dir},
+                               {"why",
+                                "everything that held its fanotify group was killed; reads of what was not "
+                                "cached may have seen zeros since"}});
+  std::set<uint64_t> inodes(mount.record.marked.begin(), mount.record.marked.end());
+  std::error_code error;
+  for (std::filesystem::recursive_directory_iterator at(options_.cache, error), end; !error && at != end;
+       at.increment(error)) {
+    struct stat status {};
+    if (::lstat(at->path().c_str(), &status) || !S_ISREG(status.st_mode) || !inodes.contains(status.st_ino)) continue;
+    auto file = open_file(at->path(), O_RDONLY | O_NOFOLLOW);
+    auto marks = file ? marks_.get() : fail(std::move(file).error());
+    auto denied = marks ? (*marks)->deny(*file) : fail(std::move(marks).error());
+    if (denied)
+      inodes.erase(status.st_ino);
+    else
+      log::error("file-not-marked-again", {{"path", at->path().string()}, {"why", denied.error().what}});
+  }
+  if (!inodes.empty()) log::error("files-not-marked-again", {{"number", inodes.size()}});
+  drop_cached(mount.record.request.dir);
 }
 
 Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::stop_token stop, const Report& report) {
@@ -188,26 +229,44 @@ Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::s
   }
   Reservation reservation(*this, dir);
 
+  if (request.front.empty() || request.front == "auto") request.front = options_.front;
+  front::MarkedFiles* marks = nullptr;
+  if (request.front == "fanotify") {
+    HYDRANT_TRY(marks, marks_.get());
+  } else {
+    request.front.clear();  // a hydrantd before the other one reads the same record
+  }
+
   HYDRANT_TRY(Mount mount, prepare(request, stop));
   ErofsSource source;
+  source.files_only = marks != nullptr;
   if (request.read_ahead_kb) source.read_ahead_kb = request.read_ahead_kb;
   // Without a digest there is nothing to prove, and the primary may hold all the data: it comes on demand, as it did to
-  // the kernel.
-  if (request.meta_digest.empty()) {
-    HYDRANT_TRY(source.primary, open_device(mount.metadata));
+  // the kernel. But fanotify does not tell of metadata that are read: then the whole of it comes first.
+  if (request.meta_digest.empty() && !marks) {
+    HYDRANT_TRY(source.primary, open_device(mount.metadata, nullptr));
   } else {
     HYDRANT_TRY(source.primary, complete_metadata(*mount.metadata.object, request.meta_digest, stop, report));
   }
   for (Device& device : mount.devices) {
-    HYDRANT_TRY(Fd file, open_device(device));
+    HYDRANT_TRY(Fd file, open_device(device, marks));
+    if (device.marked) {
+      struct stat status {};
+      if (::fstat(file.get(), &status)) return fail_sys(errno, "stat of a backing file");
+      mount.record.marked.push_back(status.st_ino);
+    }
     source.devices.push_back(std::move(file));
   }
-  HYDRANT_TRY(ErofsMount erofs, make_erofs_mount(source));
+  HYDRANT_TRY(ErofsMount erofs, make_erofs(source, mount, !request.meta_digest.empty(), marks));
   if (!request.file.empty()) {
     HYDRANT_TRY(erofs.mount, mount_of_file(erofs.mount, request.file));
   }
 
-  mount.record = {.request = request, .device = erofs.device, .boot_id = boot_id_, .mounted_at = ::time(nullptr)};
+  mount.record = {.request = request,
+                  .device = erofs.device,
+                  .boot_id = boot_id_,
+                  .mounted_at = ::time(nullptr),
+                  .marked = std::move(mount.record.marked)};
   // The record first: a death in between leaves a record of nothing, which the next start drops. A mount without a
   // record would be nobody's.
   HYDRANT_TRY_VOID(save_record(options_.records, mount.record));
@@ -215,7 +274,8 @@ Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::s
     delete_record(options_.records, dir);
     return fail(std::move(attached.error()).in(dir));
   }
-  size_t lazy = std::count_if(mount.devices.begin(), mount.devices.end(), [](auto& each) { return bool(each.blob); });
+  size_t lazy =
+      std::count_if(mount.devices.begin(), mount.devices.end(), [](auto& each) { return each.blob || each.marked; });
   size_t devices = mount.devices.size();
   reservation.keep(std::move(mount));
   if (asked.pin)
@@ -246,7 +306,7 @@ Result<Mounts::Mount> Mounts::prepare(proto::MountRequest& request, std::stop_to
     if (!object && proof && object.error().sys == ENOBUFS)
       object.error().what += "; when it cannot be proven by its Merkle root, hydrantd's log says why";
     if (!object) return fail(std::move(object).error());
-    mount.devices.push_back({.object = std::move(*object), .blob = nullptr});
+    mount.devices.push_back({.object = std::move(*object)});
   }
   return mount;
 }
@@ -334,13 +394,45 @@ std::map<ObjectKey, proto::MerkleProof> recorded_proofs(const std::string& recor
   return out;
 }
 
+// Under marks the mount is one that a successor can find the end of, and nothing is read through it unseen.
+// `ours`: all data of its files are on the devices.
+Result<ErofsMount> Mounts::make_erofs(const ErofsSource& source, const Mount& mount, bool ours,
+                                      front::MarkedFiles* marks) {
+  constexpr int kAttempts = 5;
+  if (!marks) return make_erofs_mount(source);
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    HYDRANT_TRY(ErofsMount erofs, make_erofs_mount(source));
+    if (erofs.super.empty()) continue;
+    bool all = ours && !mount.devices.empty();
+    for (const Device& device : mount.devices) {
+      if (device.marked) HYDRANT_TRY_VOID(marks->used_by(device.marked, erofs.super));
+      all = all && device.marked && front::MarkedFiles::marked(*device.marked);
+    }
+    HYDRANT_TRY_VOID(self_test(erofs.mount, *marks, all));
+    return erofs;
+  }
+  return fail(Code::kBusy,
+              "other programs mount EROFS all the time, so that ours cannot be told from theirs: try again");
+}
+
 // A complete and durable object needs nobody any more: EROFS reads its file directly.
-Result<Fd> Mounts::open_device(Device& device) {
+Result<Fd> Mounts::open_device(Device& device, front::MarkedFiles* marks) {
   cachefiles::Cookie& cookie = device.object->cookie();
   const ObjectKey& key = device.object->key();
   if (cookie.size() % 4096 == 0 && cookie.complete()) {
     HYDRANT_TRY(Fd file, cookie.backing_file());
     if (cookie.complete()) return file;  // no data was discarded just before
+  }
+  // The file keeps the object, not only its cookie, for as long as the kernel has it open.
+  std::shared_ptr<cachefiles::Cookie> keep(device.object, &cookie);
+  if (marks) {
+    HYDRANT_TRY(Fd file, cookie.backing_file());
+    auto marked = marks->mark(std::move(keep), file, {key.volume, key.id});
+    if (!marked && marked.error().code == Code::kUnsupported)
+      marked.error().what += "; use --front fuse, or a --root on ext4, xfs or btrfs";
+    if (!marked) return fail(std::move(marked).error());
+    device.marked = std::move(*marked);
+    return file;
   }
 
   {
@@ -350,8 +442,6 @@ Result<Fd> Mounts::open_device(Device& device) {
     if (!device.blob) {
       // Numbered: the file of an earlier mount may still be open in the kernel.
       std::string name = key.id.substr(0, 200) + "." + std::to_string(++blob_sequence_);
-      // The file keeps the object, not only its cookie, for as long as the kernel has it open.
-      std::shared_ptr<cachefiles::Cookie> keep(device.object, &cookie);
       HYDRANT_TRY_VOID(blobs_.add(name, std::move(keep), cookie.size(), {key.volume, key.id}));
       device.blob = std::make_shared<BlobFile>(blobs_, name);
       blob_files_[key] = device.blob;

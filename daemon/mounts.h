@@ -10,9 +10,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "daemon/erofs_mount.h"
 #include "daemon/mount_record.h"
 #include "daemon/objects.h"
 #include "daemon/pins.h"
+#include "daemon/stored_marks.h"
+#include "front/fanotify/marked_files.h"
 #include "front/fuse/blob_fs.h"
 #include "proto/admin.h"
 
@@ -20,8 +23,10 @@ namespace hydrant::daemon {
 
 struct MountsOptions {
   std::string records;                                // directory, exists
+  std::string cache;                                  // directory of the backing files
   Duration open_limit = std::chrono::seconds(30);     // for the user daemon's answer to an OPEN
   Duration supply_limit = std::chrono::seconds(120);  // for each 4 MiB of metadata
+  std::string front = "fuse";                         // of mounts that do not say: fuse | fanotify
 };
 
 // What the records of mounts in the directory `records` say that their devices must hash to.
@@ -38,7 +43,8 @@ class Mounts {
   // Takes up the records of a dead predecessor. Those whose mount still stands are ours when its blob files were taken
   // over; else (`handed` is nothing) they are listed as dead until they are unmounted. The others are deleted.
   static Result<std::unique_ptr<Mounts>> create(MountsOptions options, Objects& objects, Pins& pins,
-                                                front::BlobFs& blobs, const std::optional<Handed>& handed);
+                                                front::BlobFs& blobs, StoredMarks& marks,
+                                                const std::optional<Handed>& handed);
 
   // All or nothing: a failure leaves neither mount nor record. Errors as proto::MountRequest says.
   Result<proto::MountReply> mount(const proto::MountRequest& request, std::stop_token stop, const Report& report);
@@ -72,7 +78,11 @@ class Mounts {
   };
   struct Device {
     std::shared_ptr<Object> object;
-    std::shared_ptr<BlobFile> blob;  // null: EROFS reads the backing file itself. Shared by the mounts that use it
+    // Neither: EROFS reads the backing file itself, and asks nobody. Both are shared by the mounts that use them.
+    std::shared_ptr<BlobFile> blob = nullptr;
+    std::shared_ptr<front::MarkedFiles::File> marked = nullptr;  // EROFS reads the backing file itself, and asks
+
+    const char* front() const;
   };
   struct Mount {
     MountRecord record;
@@ -83,8 +93,8 @@ class Mounts {
   };
   class Reservation;
 
-  Mounts(MountsOptions options, Objects& objects, Pins& pins, front::BlobFs& blobs)
-      : options_(std::move(options)), objects_(objects), pins_(pins), blobs_(blobs) {}
+  Mounts(MountsOptions options, Objects& objects, Pins& pins, front::BlobFs& blobs, StoredMarks& marks)
+      : options_(std::move(options)), objects_(objects), pins_(pins), blobs_(blobs), marks_(marks) {}
 
   Result<> adopt_records(const std::optional<Handed>& handed);
   Result<> adopt(Mount& mount);
@@ -92,8 +102,10 @@ class Mounts {
   Result<> take_devices_from_image(proto::MountRequest& request, const Object& primary, std::stop_token stop);
   Result<Fd> complete_metadata(const Object& object, const std::string& digest, std::stop_token stop,
                                const Report& report);
-  Result<Fd> open_device(Device& device);
   Result<std::shared_ptr<Mount>> take_down(const std::string& dir, bool lazy);
+  Result<Fd> open_device(Device& device, front::MarkedFiles* marks);
+  Result<ErofsMount> make_erofs(const ErofsSource& source, const Mount& mount, bool ours, front::MarkedFiles* marks);
+  void deny_marked(const Mount& mount);
   Result<std::string> resolve(const std::string& dir);
   Result<std::shared_ptr<Mount>> latest(const std::string& fsid);
   void drop_vanished();
@@ -102,6 +114,7 @@ class Mounts {
   Objects& objects_;
   Pins& pins_;
   front::BlobFs& blobs_;
+  StoredMarks& marks_;
   std::string boot_id_;
 
   std::mutex mutex_;

@@ -45,7 +45,16 @@ bool stands_at(const std::vector<MountInfo>& present, const MountRecord& record)
   return false;
 }
 
+const char* front_of(const MountRecord& record) {
+  return record.request.front.empty() ? "fuse" : record.request.front.c_str();
+}
+
 }  // namespace
+
+const char* Mounts::Device::front() const {
+  if (marked) return front::MarkedFiles::marked(*marked) ? "fanotify" : "file";
+  return blob ? "fuse" : "file";
+}
 
 // People unmount with umount(8) too; then our half of the mount goes as well. Who is looked for is settled before the
 // mount table is read: a mount made after that reading would be missing in it.
@@ -98,16 +107,19 @@ Result<> Mounts::umount(const std::string& asked, bool lazy) {
   if (lazy) return {};
   // Whoever asked may make room next, or mount again: then nothing of this mount is in use any more.
   struct Let {
-    std::weak_ptr<BlobFile> blob;
+    std::weak_ptr<const void> front;
     std::weak_ptr<Object> object;
   };
   std::vector<Let> let;
-  for (const Device& device : mount->devices)
+  for (const Device& device : mount->devices) {
     if (device.blob) let.push_back({device.blob, device.object});
+    if (device.marked) let.push_back({device.marked, device.object});
+  }
   mount.reset();
+  if (auto* marks = marks_.now()) marks->collect();
   std::vector<std::weak_ptr<Object>> objects;
   for (auto& each : let)
-    if (each.blob.expired()) objects.push_back(std::move(each.object));  // no other mount's
+    if (each.front.expired()) objects.push_back(std::move(each.object));  // no other mount's
   objects_.wait_until_given_back(objects, Deadline::after(kReleaseLimit));
   return {};
 }
@@ -195,7 +207,8 @@ proto::ListReply Mounts::list() {
                             .source = record.request.source,
                             .state = mount->dead ? "dead" : "live",
                             .devices = record.request.devices.size(),
-                            .mounted_at = record.mounted_at});
+                            .mounted_at = record.mounted_at,
+                            .front = front_of(record)});
   }
   return reply;
 }
@@ -220,7 +233,8 @@ Result<proto::StatMountReply> Mounts::stat(const std::string& asked) {
                               .devices = {},
                               .metadata = {.id = record.request.fsid, .size = 0},
                               .counters = {},
-                              .image = record.request.image};
+                              .image = record.request.image,
+                              .front = front_of(record)};
   if (mount->metadata.object) reply.metadata.size = mount->metadata.object->cookie().size();
   for (const Device& device : mount->devices) {
     auto stat = device.object->cookie().stat();
@@ -228,14 +242,14 @@ Result<proto::StatMountReply> Mounts::stat(const std::string& asked) {
                              .size = stat.size,
                              .present = stat.present_bytes,
                              .durable = stat.durable_bytes,
-                             .front = device.blob ? "fuse" : "file",
+                             .front = device.front(),
                              .verify = stat.proven ? "engine" : "fetchd",
                              .reads = stat.reads_requested});
   }
   if (mount->dead)
     for (auto& id : record.request.devices)
       reply.devices.push_back(
-          {.id = id, .size = 0, .present = 0, .durable = 0, .front = "fuse", .verify = {}, .reads = 0});
+          {.id = id, .size = 0, .present = 0, .durable = 0, .front = reply.front, .verify = {}, .reads = 0});
   auto front = blobs_.stat();
   reply.counters = {{"hydrant_front_hits", front.hits},
                     {"hydrant_front_misses", front.misses},
@@ -244,6 +258,15 @@ Result<proto::StatMountReply> Mounts::stat(const std::string& asked) {
                     {"hydrant_front_interrupted", front.interrupted},
                     {"hydrant_front_waiting", front.waiting},
                     {"hydrant_front_bytes", front.bytes}};
+  if (auto* marks = marks_.now()) {
+    const auto marked = marks->stat();
+    reply.counters.insert({{"hydrant_fanotify_hits", marked.hits},
+                           {"hydrant_fanotify_misses", marked.misses},
+                           {"hydrant_fanotify_errors", marked.errors},
+                           {"hydrant_fanotify_too_slow", marked.too_slow},
+                           {"hydrant_fanotify_waiting", marked.waiting},
+                           {"hydrant_fanotify_files", marked.files}});
+  }
   // Of the engine: of all mounts.
   for (const auto& [name, value] : objects_.engine().listing(0).counters)
     if (name.starts_with(kVerify)) reply.counters["hydrant_verify_" + name.substr(kVerify.size())] = value;
@@ -281,9 +304,10 @@ Result<proto::TouchedReply> Mounts::touched(const std::string& fsid) {
   proto::TouchedReply reply{.mounted_at = latest->record.mounted_at};
   size_t listed = 0;
   for (const Device& device : latest->devices) {
-    if (!device.blob) continue;
+    if (!device.blob && !device.marked) continue;
     proto::DeviceTouches touches{.id = device.object->key().id};
-    for (const front::Touch& touch : blobs_.touches(device.blob->name()))
+    for (const front::Touch& touch :
+         device.marked ? front::MarkedFiles::touches(*device.marked) : blobs_.touches(device.blob->name()))
       if (listed + touches.ranges.size() / 3 < kMostTouches) append(touches.ranges, touch);
     listed += touches.ranges.size() / 3;
     if (!touches.ranges.empty()) reply.devices.push_back(std::move(touches));

@@ -149,16 +149,11 @@ Result<> Service::open_front() {
   if (held) {
     handed.emplace();
     const auto proofs = recorded_proofs(root_ / "mounts");
-    auto cookie_of = [&](const proto::HandedBlob& blob) -> Result<std::shared_ptr<cachefiles::Cookie>> {
-      ObjectKey key{blob.volume, blob.id};
-      auto proof = proofs.find(key);
-      HYDRANT_TRY(auto object,
-                  objects_->adopt(key, proof == proofs.end() ? std::nullopt : std::optional(proof->second)));
-      if (blob.named) handed->insert_or_assign(std::move(key), blob.name);
-      auto* cookie = &object->cookie();
-      return std::shared_ptr<cachefiles::Cookie>(std::move(object), cookie);
-    };
-    auto taken = front::BlobFs::take_over(options, std::move(held), cookie_of);
+    auto taken = front::BlobFs::take_over(options, std::move(held), [&](const proto::HandedBlob& blob) {
+      auto cookie = cookie_of(proofs, blob);
+      if (cookie && blob.named) handed->insert_or_assign({blob.volume, blob.id}, blob.name);
+      return cookie;
+    });
     if (taken) {
       blobs_ = std::move(*taken);
       log::info("taken-over", {{"blobs", handed->size()}});
@@ -175,9 +170,37 @@ Result<> Service::open_front() {
   store_.put("handover", std::move(ours.journal));
   store_.put("blobs", std::move(ours.mount));
   store_.put("fuse", std::move(ours.device));
-  MountsOptions mounts{.records = root_ / "mounts", .open_limit = options_.open_limit};
-  HYDRANT_TRY(mounts_, Mounts::create(std::move(mounts), *objects_, *pins_, *blobs_, handed));
+  HYDRANT_TRY_VOID(take_over_marks());
+  MountsOptions mounts{.records = root_ / "mounts",
+                       .cache = root_ / "cache",
+                       .open_limit = options_.open_limit,
+                       .front = options_.front == "fanotify" ? "fanotify" : "fuse"};
+  HYDRANT_TRY(mounts_, Mounts::create(std::move(mounts), *objects_, *pins_, *blobs_, *marks_, handed));
   return {};
+}
+
+Result<std::shared_ptr<cachefiles::Cookie>> Service::cookie_of(const std::map<ObjectKey, proto::MerkleProof>& proofs,
+                                                               const proto::HandedBlob& blob) {
+  ObjectKey key{blob.volume, blob.id};
+  auto proof = proofs.find(key);
+  HYDRANT_TRY(auto object, objects_->adopt(key, proof == proofs.end() ? std::nullopt : std::optional(proof->second)));
+  auto* cookie = &object->cookie();
+  return std::shared_ptr<cachefiles::Cookie>(std::move(object), cookie);
+}
+
+// Whatever becomes of its record, a group that was held is never let go of here: its files would be read unseen.
+Result<> Service::take_over_marks() {
+  marks_ = std::make_unique<StoredMarks>(store_, options_.read_limit);
+  front::HeldMarks held{.group = store_.take("fanotify"),
+                        .journal = store_.take("fanotify-files"),
+                        .events = store_.take("fanotify-events")};
+  if (!held.group) return {};
+  const auto proofs = recorded_proofs(root_ / "mounts");
+  return marks_->take_over(std::move(held), [&](const proto::HandedBlob& blob) {
+    auto cookie = cookie_of(proofs, blob);
+    if (cookie) (*cookie)->keep();
+    return cookie;
+  });
 }
 
 // A held listener keeps its callers: who connects while nobody accepts is served by the next one.
@@ -201,6 +224,7 @@ Result<Fd> Service::listener(const char* name, const std::string& path, SocketTy
 void Service::tick() {
   store_.check();
   objects_->retry();
+  if (auto* files = marks_->now()) files->collect();
 }
 
 // On our own channel; or, where whoever comes opens one, as who has bound it in on-demand mode.
@@ -248,8 +272,10 @@ Service::~Service() {
   if (mounts_) {
     if (auto done = put_away(); !done) log::error("flush-failed", {{"why", done.error().what}});
   }
+  if (marks_) marks_->leave_to_the_holder();
   store_.drop();
   mounts_.reset();
+  if (marks_) marks_->stop();
   blobs_.reset();
   pins_.reset();
   objects_.reset();

@@ -17,6 +17,7 @@
 #include "daemon/objects.h"
 #include "daemon/root.h"
 #include "daemon/scrubber.h"
+#include "daemon/stored_marks.h"
 #include "front/fuse/blob_fs.h"
 
 namespace hydrant::daemon {
@@ -26,6 +27,7 @@ struct ServiceOptions {
   unsigned fuse_threads = 2;                       // 1..64, restart
   Duration read_limit = std::chrono::seconds(60);  // of a reader that waits for a fill, restart
   Duration open_limit = std::chrono::seconds(30);  // for the user daemon's answer to an OPEN, restart
+  std::string front = "auto";                      // of mounts that do not say: auto (fuse) | fuse | fanotify, restart
   uint64_t quota = 0;                              // bytes of the cache on its disk; 0: none, restart
   bool verify = true;                              // what has a Merkle root is checked against it, restart
   ScrubberOptions scrub = {};
@@ -62,6 +64,9 @@ class Service {
       : options_(std::move(options)), store_(std::move(store)), root_(std::move(root)) {}
   Result<> bind();
   Result<> open_front();
+  Result<std::shared_ptr<cachefiles::Cookie>> cookie_of(const std::map<ObjectKey, proto::MerkleProof>& proofs,
+                                                        const proto::HandedBlob& blob);
+  Result<> take_over_marks();
   Result<Fd> listener(const char* name, const std::string& path, SocketType type);
   Result<> serve();
   std::string channel_socket() const;
@@ -78,7 +83,8 @@ class Service {
   Root root_;
   Fd stop_event_;
   Fd user_left_;
-  std::optional<ErofsBacking> erofs_;  // nothing: none of it works here
+  std::optional<ErofsBacking> erofs_;   // nothing: none of it works here
+  std::unique_ptr<StoredMarks> marks_;  // answers the engine's own reads to the end
   std::unique_ptr<cachefiles::Engine> engine_;
   std::shared_ptr<cachefiles::Channel> channel_;  // shared with the channel server
   std::unique_ptr<ChannelServer> channel_server_;

@@ -19,7 +19,7 @@ template <class V>
 void describe(V& v, MountRequest& m) {
   v("dir", m.dir), v("fsid", m.fsid), v("devices", m.devices), v("domain_id", m.domain_id);
   v("meta_digest", m.meta_digest), v("source", m.source), v("image", m.image), v("read_ahead_kb", m.read_ahead_kb);
-  v("proofs", m.proofs), v("file", m.file), v("pin", m.pin);
+  v("proofs", m.proofs), v("file", m.file), v("pin", m.pin), v("front", m.front);
 }
 template <class V>
 void describe(V& v, UmountRequest& m) {
@@ -98,7 +98,7 @@ void describe(V& v, MountReply& m) {
 template <class V>
 void describe(V& v, MountEntry& m) {
   v("dir", m.dir), v("fsid", m.fsid), v("source", m.source), v("state", m.state), v("devices", m.devices);
-  v("mounted_at", m.mounted_at);
+  v("mounted_at", m.mounted_at), v("front", m.front);
 }
 template <class V>
 void describe(V& v, ListReply& m) {
@@ -117,6 +117,7 @@ template <class V>
 void describe(V& v, StatMountReply& m) {
   v("dir", m.dir), v("fsid", m.fsid), v("source", m.source), v("state", m.state), v("mounted_at", m.mounted_at);
   v("devices", m.devices), v("metadata", m.metadata), v("counters", m.counters), v("image", m.image);
+  v("front", m.front);
 }
 template <class V>
 void describe(V& v, IngestBeginReply& m) {
@@ -163,8 +164,8 @@ void describe(V& v, PrefetchReply& m) {
 }
 struct KernelFacts {
   bool& erofs_file_backed;
-};
   bool& erofs_over_loops;
+};
 template <class V>
 void describe(V& v, KernelFacts& m) {
   v("erofs_file_backed", m.erofs_file_backed), v("erofs_over_loops", m.erofs_over_loops);

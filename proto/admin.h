@@ -55,6 +55,7 @@ struct MountRequest {
   std::vector<DeviceProof> proofs = {};   // one a device, or none at all; hydrantd checks what it is given
   std::string file = {};                  // of the image's root: it alone stands at `dir`, which is a file then
   bool pin = false;                       // what it consists of is never culled, not after the mount either
+  std::string front = {};                 // fuse | fanotify; empty or auto: as hydrantd was told, else fuse
 };
 
 // Errors: kNotFound (no mount of ours), kBusy (open files).
@@ -218,6 +219,7 @@ struct MountEntry {
   std::string state = {};  // live | dead
   uint64_t devices = 0;
   int64_t mounted_at = 0;  // seconds since 1970
+  std::string front = {};  // fuse | fanotify
 };
 
 struct ListReply {
@@ -229,7 +231,7 @@ struct DeviceStat {
   uint64_t size = 0;        // bytes
   uint64_t present = 0;     // bytes that are here
   uint64_t durable = 0;     // bytes that survive a power cut
-  std::string front = {};   // fuse | file
+  std::string front = {};   // fuse | fanotify | file: nobody is asked
   std::string verify = {};  // who has checked what is present: engine (by the Merkle root) | fetchd
   uint64_t reads = 0;       // READ requests sent
 };
@@ -249,6 +251,7 @@ struct StatMountReply {
   ObjectStat metadata = {};
   std::map<std::string, uint64_t> counters = {};
   std::string image = {};  // as given to mount
+  std::string front = {};  // fuse | fanotify
 };
 
 struct IngestBeginReply {

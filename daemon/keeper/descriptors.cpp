@@ -52,8 +52,28 @@ void Descriptors::remove(std::string_view name) {
   }
 }
 
-void Descriptors::clear() {
-  for (; count_ > 0; --count_) ::close(entries_[count_ - 1].fd);
+bool Descriptors::begins(const Entry& entry, std::string_view prefix) {
+  return !prefix.empty() && std::string_view(entry.name).substr(0, prefix.size()) == prefix;
+}
+
+void Descriptors::clear(std::string_view spared) {
+  for (size_t i = 0; i < count_;) {
+    if (begins(entries_[i], spared)) {
+      ++i;
+      continue;
+    }
+    ::close(entries_[i].fd);
+    entries_[i] = entries_[--count_];
+  }
+}
+
+size_t Descriptors::count(std::string_view spared) const {
+  return size_t(std::count_if(entries_, entries_ + count_, [&](auto& each) { return !begins(each, spared); }));
+}
+
+int Descriptors::find(std::string_view name) const {
+  auto end = entries_ + count_, at = std::find_if(entries_, end, [&](auto&each) { return name == each.name; });
+  return at == end ? -1 : at->fd;
 }
 
 const char* Descriptors::hand_down(char (&names)[kMaxDescriptors * (kMaxName + 1) + 1]) const {

@@ -47,8 +47,11 @@ class Descriptors {
   // Takes the descriptor over, in the place of what has that name; closes it when there is no room.
   void store(std::string_view name, int fd);
   void remove(std::string_view name);
-  void clear();
-  size_t count() const { return count_; }
+  // But for those whose names begin so; an empty prefix spares none.
+  void clear(std::string_view spared = {});
+  // The same way.
+  size_t count(std::string_view spared = {}) const;
+  int find(std::string_view name) const;  // or -1
 
   // In the child, before exec: puts them at 3, 4, … and yields the list of names. Async-signal-safe.
   const char* hand_down(char (&names)[kMaxDescriptors * (kMaxName + 1) + 1]) const;
@@ -58,6 +61,7 @@ class Descriptors {
     char name[kMaxName + 1];
     int fd;
   };
+  static bool begins(const Entry& entry, std::string_view prefix);
   Entry entries_[kMaxDescriptors] = {};
   size_t count_ = 0;
 };

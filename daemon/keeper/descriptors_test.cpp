@@ -44,6 +44,23 @@ TEST(Notice, OfAnotherFormIsNone) {
 int open_null() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 
+TEST(Descriptors, MayBeSparedByTheBeginningOfTheirNames) {
+  Descriptors descriptors;
+  int group = open_null(), other = open_null(), record = open_null();
+  descriptors.store("fanotify", group);
+  descriptors.store("fuse", other);
+  descriptors.store("fanotify-files", record);
+  EXPECT_EQ(descriptors.count("fanotify"), 1u);
+  EXPECT_EQ(descriptors.count(), 3u);
+  descriptors.clear("fanotify");
+  EXPECT_TRUE(is_open(group) && is_open(record));
+  EXPECT_FALSE(is_open(other));
+  EXPECT_EQ(descriptors.find("fanotify"), group);
+  EXPECT_EQ(descriptors.find("fuse"), -1);
+  descriptors.clear();
+  EXPECT_FALSE(is_open(group) || is_open(record));
+}
+
 TEST(Descriptors, AreReplacedByNameAndClosedWithTheHolder) {
   int first = open_null(), second = open_null(), third = open_null();
   {

@@ -24,6 +24,7 @@
 #include <string_view>
 
 #include "daemon/keeper/descriptors.h"
+#include "daemon/keeper/guard.h"
 #include "daemon/keeper/supervision.h"
 
 namespace {
@@ -56,6 +57,8 @@ char* g_environment[kMaxEnvironment + 1];  // ours, without the words that are b
 size_t g_environment_size = 0;
 char g_oom_score[16] = "0\n";  // ours at the start, which the children get back
 Descriptors g_descriptors;
+Guard g_guard;
+char g_guard_path[PATH_MAX];
 
 [[noreturn]] void die(int status, const char* what, const char* name) {
   std::fprintf(stderr, "hydrant-keeper: %s %s: %s\n", what, name, std::strerror(errno));
@@ -258,6 +261,8 @@ void start(Supervision& supervision, Child child) {
     supervision.state(child).started(pid, now);
   else
     supervision.state(child).ended(now);
+  // One that denies goes on until somebody takes over what it guards.
+  if (pid > 0 && child == Child::kHydrantd && !g_guard.denies()) g_guard.renew(g_descriptors, pid);
 }
 
 void hear(Supervision& supervision, Hold& hold) {
@@ -283,13 +288,18 @@ void hear(Supervision& supervision, Hold& hold) {
         if (notice.kind == Notice::Kind::kStore && !stored) {
           g_descriptors.store(notice.name, fd);
           g_was_given = true;
+          if (notice.name.starts_with(kGuardedPrefix))
+            g_guard.renew(g_descriptors, supervision.state(Child::kHydrantd).pid());
         } else {
           ::close(fd);
         }
         stored = true;
       }
     }
-    if (notice.kind == Notice::Kind::kRemove) g_descriptors.remove(notice.name);
+    if (notice.kind == Notice::Kind::kRemove) {
+      g_descriptors.remove(notice.name);
+      if (notice.name == kGuarded) g_guard.end();
+    }
     if (notice.kind == Notice::Kind::kReady && supervision.state(Child::kHydrantd).running()) {
       supervision.state(Child::kHydrantd).ready();
       hold.ready();
@@ -297,9 +307,11 @@ void hear(Supervision& supervision, Hold& hold) {
   }
 }
 
-// Nobody came to serve what we hold: its readers are told.
+// Nobody came to serve what we hold: its readers are told. Those of marked files by the guard, for they would read
+// zeros if we just let go.
 void let_go(Supervision& supervision, Hold& hold) {
-  g_descriptors.clear();
+  g_guard.deny();
+  g_descriptors.clear(kGuardedPrefix);
   hold.ready();
   auto& hydrantd = supervision.state(Child::kHydrantd);
   if (hydrantd.running()) send_signal({hydrantd.pid(), SIGKILL});  // it holds them too, and has not become ready
@@ -308,6 +320,7 @@ void let_go(Supervision& supervision, Hold& hold) {
 void reap(Supervision& supervision, Hold& hold) {
   int status;
   for (pid_t pid; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;) {
+    if (pid == g_guard.pid()) g_guard.renew(g_descriptors, supervision.state(Child::kHydrantd).pid());
     if (pid == supervision.state(Child::kHydrantd).pid()) {
       // In use: one that is no child of ours serves, started by the keeper before us.
       if (WIFEXITED(status) && WEXITSTATUS(status) == kRootInUse)
@@ -333,7 +346,7 @@ void see_off(Supervision& supervision, Hold& hold) {
     const auto now = std::chrono::steady_clock::now();
     if (gone.child == Child::kHydrantd && g_descriptors.count()) hold.lost(now);
     // One that ends by an order takes back what we hold, and only then: its status is its parent's to know.
-    const bool ordered = gone.child == Child::kHydrantd && g_was_given && g_descriptors.count() == 0;
+    const bool ordered = gone.child == Child::kHydrantd && g_was_given && g_descriptors.count(kGuardedPrefix) == 0;
     supervision.ended(gone.pid, ordered ? std::optional(0) : std::nullopt, now);
     ::close(gone.pidfd);
   }
@@ -353,6 +366,7 @@ int supervise(const char* run) {
   join(hydrantd_lock, run, "/hydrantd.lock");
   join(fetchd_lock, run, "/fetchd.lock");
   join(fetchd_pid, run, "/fetchd.pid");
+  g_guard.inherit(g_descriptors);
   adopt(supervision, Child::kHydrantd, hydrantd_lock, hydrantd_lock);
   adopt(supervision, Child::kFetchd, fetchd_lock, fetchd_pid);
   for (;;) {
@@ -413,6 +427,8 @@ int main(int argc, char** argv) {
   make_directory(run);
   join(g_pid_path, run, "/keeper.pid");
   join(g_socket_path, run, "/keeper.sock");
+  join(g_guard_path, run, "/guard.sock");
+  g_guard.prepare(g_guard_path, argv[0]);
   std::snprintf(g_notify, sizeof g_notify, "NOTIFY_SOCKET=%s", g_socket_path);
   join(g_hydrantd.log, run, "/hydrantd.log");
   join(g_fetchd.log, run, "/fetchd.log");

@@ -74,3 +74,11 @@ class Loops(Case):
         self.assertEqual(len(self.loops()), 2)
         subprocess.run(["umount", str(directory)], check=True)
         self.let_go()
+
+    def test_fanotify_is_refused(self):
+        source = self.hydrant.base / "oracle.bin"
+        oracle.write(source, 16)
+        done = self.hydrant.run("mount", "--front", "fanotify", f"file://{source}", self.temporary())
+        self.assertEqual(done.returncode, 10, done)
+        self.assertIn("6.12", done.stderr)
+        self.assertEqual(self.loops(), [])

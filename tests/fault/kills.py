@@ -1,5 +1,5 @@
 """Kills hydrant's processes at random moments while 32 readers read a file whose every byte is known, and counts what
-the readers saw. kills.py [--kills N] [--seed S] [--pages P] [--only KIND] [--limit SECONDS] prints a table; its exit status is 0 when
+the readers saw. kills.py [--kills N] [--seed S] [--pages P] [--only KIND] [--front FRONT] [--limit SECONDS] prints a table; its exit status is 0 when
 no reader saw a wrong byte, a page of zeros or an error, and none hangs.
 
 Run it through tests/e2e/run's namespaces (tests/fault/run does)."""
@@ -26,13 +26,14 @@ KINDS = {"hydrantd": ((HYDRANTD,), 4), "fetchd": ((FETCHD,), 2), "hydrantd+fetch
 
 
 class Kills:
-    def __init__(self, hydrant, pages, seed, readers=32):
+    def __init__(self, hydrant, pages, seed, readers=32, front="fuse"):
         self.hydrant, self.random = hydrant, random.Random(seed)
         self.counts = collections.Counter()
         self.takeovers = []
         source = hydrant.base / "oracle.bin"
         oracle.write(source, pages)
-        self.directory = hydrant.mount(f"file://{source}")
+        self.directory = hydrant.mount(f"file://{source}", "--front", front)
+        self.held = "fanotify" if front == "fanotify" else "/dev/fuse"
         self.path = self.directory / "oracle.bin"
         program = pathlib.Path(oracle.__file__)
         groups = [("pread", (readers - 4) // 4)] * 4 + [("mmap", 1)] * 4
@@ -61,7 +62,7 @@ class Kills:
     def keeper_holds(self):
         keeper = self.hydrant.daemons().get(KEEPER)
         try:
-            return keeper and any("/dev/fuse" in os.readlink(fd) for fd in pathlib.Path(f"/proc/{keeper}/fd").iterdir())
+            return keeper and any(self.held in os.readlink(fd) for fd in pathlib.Path(f"/proc/{keeper}/fd").iterdir())
         except OSError:
             return False
 
@@ -113,10 +114,11 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pages", type=int, default=65536)
     parser.add_argument("--only", choices=sorted(KINDS))
+    parser.add_argument("--front", choices=("fuse", "fanotify"), default="fuse")
     parser.add_argument("--limit", type=int, default=3300, help="seconds; fewer kills are then said")
     options = parser.parse_args()
     with Hydrant() as hydrant:
-        kills = Kills(hydrant, options.pages, options.seed)
+        kills = Kills(hydrant, options.pages, options.seed, front=options.front)
         kills.storm(options.kills, options.only, time.monotonic() + options.limit)
         seen = kills.result()
         logs = hydrant.logs()

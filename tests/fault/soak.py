@@ -11,6 +11,7 @@ import time
 HERE = pathlib.Path(__file__).parent
 PARTS = {
     "kills": ("kills.py", "--kills", "2000"),
+    "fanotify": ("kills.py", "--kills", "2000", "--front", "fanotify"),
     "power": ("power.py", "--cuts", "500"),
     "rot": ("rot.py", "--rounds", "500"),
     "errors": ("errors.py", "--rounds", "300"),

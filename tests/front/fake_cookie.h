@@ -20,10 +20,14 @@ class FakeCookie final : public cachefiles::Cookie {
   enum class Mood { kFill, kHold, kFail };
   using Content = std::function<void(uint64_t offset, MutableBytes out)>;
 
-  FakeCookie(const std::string& path, uint64_t size, Content content)
+  enum class File { kNew, kExists };
+
+  FakeCookie(const std::string& path, uint64_t size, Content content, File file = File::kNew)
       : path_(path), size_(size), content_(std::move(content)), present_((size + 4095) / 4096) {
-    fd_ = *open_file(path, O_RDWR | O_CREAT | O_TRUNC);
-    EXPECT_EQ(::ftruncate(fd_.get(), static_cast<off_t>(size)), 0);
+    fd_ = *open_file(path, O_RDWR | O_CREAT | (file == File::kNew ? O_TRUNC : 0));
+    if (file == File::kNew) {
+      EXPECT_EQ(::ftruncate(fd_.get(), static_cast<off_t>(size)), 0);
+    }
     daemon_ = std::jthread([this](std::stop_token stop) { serve(stop); });
   }
   ~FakeCookie() override {
@@ -65,6 +69,9 @@ class FakeCookie final : public cachefiles::Cookie {
     auto n = pread_some(fd_.get(), out, offset);
     return n ? static_cast<int64_t>(*n) : -EIO;
   }
+  // As if the cookie had got another file.
+  void replace() { replaced_ = true; }
+  bool is_backing_file(uint64_t, uint64_t) const override { return !replaced_; }
   Result<Fd> backing_file() override { return open_file(path_, O_RDONLY); }
   int64_t write(Bytes, uint64_t) override { return -ENOBUFS; }
   int resize(uint64_t) override { return -EOPNOTSUPP; }
@@ -119,6 +126,7 @@ class FakeCookie final : public cachefiles::Cookie {
   Content content_;
   std::vector<std::atomic<bool>> present_;
   std::atomic<uint64_t> requests_{0}, cancelled_{0};
+  std::atomic<bool> replaced_{false};
   std::mutex mutex_;
   std::condition_variable_any changed_;
   std::deque<std::shared_ptr<Request>> queue_;
