@@ -16,9 +16,9 @@ namespace {
 constexpr size_t kMostTouches = 20000;
 constexpr Duration kTogether = std::chrono::milliseconds(20);
 
-// How long an umount waits until the kernel has closed the mount's blob files, commonly some milliseconds. A copy of
-// the mount in another mount namespace keeps them open for as long as it likes.
-constexpr Duration kReleaseLimit = std::chrono::milliseconds(250);
+// How long an umount waits until the kernel has closed the mount's blob files and the cache its objects, commonly some
+// milliseconds. A copy of the mount in another mount namespace keeps them open for as long as it likes.
+constexpr Duration kCloseLimit = std::chrono::seconds(1);
 
 // Neighbours that were read one after the other are listed as one.
 void append(std::vector<uint64_t>& list, const front::Touch& touch) {
@@ -106,21 +106,26 @@ Result<> Mounts::umount(const std::string& asked, bool lazy) {
   HYDRANT_TRY(auto mount, take_down(asked, lazy));
   if (lazy) return {};
   // Whoever asked may make room next, or mount again: then nothing of this mount is in use any more.
-  struct Let {
-    std::weak_ptr<const void> front;
-    std::weak_ptr<Object> object;
+  struct Used {
+    ObjectKey key;
+    std::weak_ptr<const void> by;  // by this mount alone, if that goes with it
   };
-  std::vector<Let> let;
-  for (const Device& device : mount->devices) {
-    if (device.blob) let.push_back({device.blob, device.object});
-    if (device.marked) let.push_back({device.marked, device.object});
-  }
+  std::vector<Used> used;
+  auto note = [&](const Device& device) {
+    if (!device.object) return;
+    std::weak_ptr<const void> by = device.object;
+    if (device.blob) by = device.blob;
+    if (device.marked) by = device.marked;
+    used.push_back({device.object->key(), std::move(by)});
+  };
+  note(mount->metadata);
+  for (const Device& device : mount->devices) note(device);
   mount.reset();
   if (auto* marks = marks_.now()) marks->collect();
-  std::vector<std::weak_ptr<Object>> objects;
-  for (auto& each : let)
-    if (each.front.expired()) objects.push_back(std::move(each.object));  // no other mount's
-  objects_.wait_until_given_back(objects, Deadline::after(kReleaseLimit));
+  std::vector<ObjectKey> keys;
+  for (auto& each : used)
+    if (each.by.expired()) keys.push_back(std::move(each.key));
+  objects_.wait_until_closed(keys, Deadline::after(kCloseLimit));
   return {};
 }
 

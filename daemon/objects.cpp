@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <set>
 
 #include "base/log.h"
 
@@ -12,6 +13,7 @@ struct Object::Shared {
   std::mutex mutex;
   std::condition_variable_any changed;  // a lookup's status, an ingest's end, a key given back
   std::map<ObjectKey, std::weak_ptr<Object>> objects;
+  std::multiset<ObjectKey> closing;  // given back; the cache writes what it owes and closes the file
   std::map<std::string, std::weak_ptr<cachefiles::Volume>> volumes;
 };
 
@@ -28,8 +30,18 @@ Error gave_up(const Patience& patience, const ObjectKey& key, Code code, const s
 
 Object::~Object() {
   if (cookie_) {
-    if (!retired_) cookie_->unuse();
-    cookie_.reset();  // relinquishes: the key is free from here on
+    if (!retired_) {
+      cookie_->unuse();
+      std::unique_lock lock(shared_->mutex);
+      auto closing = shared_->closing.insert(key_);
+      lock.unlock();
+      cookie_->relinquish(false, [shared = shared_, closing] {
+        std::lock_guard closed(shared->mutex);
+        shared->closing.erase(closing);
+        shared->changed.notify_all();
+      });
+    }
+    cookie_.reset();  // the key is free from here on
   }
   std::lock_guard lock(shared_->mutex);
   auto at = shared_->objects.find(key_);
@@ -221,15 +233,11 @@ std::vector<std::shared_ptr<Object>> Objects::all() const {
   return out;
 }
 
-void Objects::wait_until_given_back(const std::vector<std::weak_ptr<Object>>& objects, Deadline deadline) const {
+void Objects::wait_until_closed(const std::vector<ObjectKey>& keys, Deadline deadline) const {
   std::unique_lock lock(shared_->mutex);
-  // An object that nobody holds is in the table until its cookie is given back.
   shared_->changed.wait_until(lock, deadline.at(), [&] {
-    return std::ranges::none_of(shared_->objects, [&](const auto& entry) {
-      return std::ranges::any_of(objects, [&](const auto& object) {
-        return !entry.second.owner_before(object) && !object.owner_before(entry.second);
-      });
-    });
+    return std::ranges::none_of(
+        keys, [&](const ObjectKey& key) { return shared_->objects.contains(key) || shared_->closing.contains(key); });
   });
 }
 

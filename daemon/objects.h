@@ -74,9 +74,8 @@ class Objects {
 
   cachefiles::Engine& engine() const { return engine_; }
 
-  // Until each of them has been given back, or `deadline`; its key can be had anew then. Whoever asks holds none of
-  // them.
-  void wait_until_given_back(const std::vector<std::weak_ptr<Object>>& objects, Deadline deadline) const;
+  // Until the cache has closed each of them, or `deadline`: nobody uses it then, and it may be culled.
+  void wait_until_closed(const std::vector<ObjectKey>& keys, Deadline deadline) const;
 
   // Those that are in use now.
   std::vector<std::shared_ptr<Object>> all() const;
