@@ -26,8 +26,9 @@ template <class Request>
 constexpr bool is_for_user_daemons(const Request&) {
   return std::is_same_v<Request, proto::IngestBeginRequest> || std::is_same_v<Request, proto::IngestEndRequest> ||
          std::is_same_v<Request, proto::IngestAbortRequest> || std::is_same_v<Request, proto::TouchedRequest> ||
-         std::is_same_v<Request, proto::ReopenRequest> || std::is_same_v<Request, proto::ListRequest> ||
-         std::is_same_v<Request, proto::StatMountRequest> || std::is_same_v<Request, proto::StatusRequest>;
+         std::is_same_v<Request, proto::ReopenRequest> || std::is_same_v<Request, proto::WithdrawRequest> ||
+         std::is_same_v<Request, proto::ListRequest> || std::is_same_v<Request, proto::StatMountRequest> ||
+         std::is_same_v<Request, proto::StatusRequest>;
 }
 
 std::string line(const Result<>& result) {
@@ -160,6 +161,10 @@ std::string AdminSession::handle(const proto::TouchedRequest& request, LineTalk&
 
 std::string AdminSession::handle(const proto::ReopenRequest& request, LineTalk&) {
   return line(scope_.mounts.reopen(request.fsid));
+}
+
+std::string AdminSession::handle(const proto::WithdrawRequest& request, LineTalk&) {
+  return line(scope_.mounts.withdraw(request.id));
 }
 
 std::string AdminSession::handle(const proto::GcRequest& request, LineTalk&) {

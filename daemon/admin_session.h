@@ -50,6 +50,7 @@ class AdminSession final : public LineSession {
   std::string handle(const proto::EngineRequest& request, LineTalk& talk);
   std::string handle(const proto::TouchedRequest& request, LineTalk& talk);
   std::string handle(const proto::ReopenRequest& request, LineTalk& talk);
+  std::string handle(const proto::WithdrawRequest& request, LineTalk& talk);
   std::string handle(const proto::GcRequest& request, LineTalk& talk);
   std::string handle(const proto::StatusRequest& request, LineTalk& talk);
   std::string handle(const proto::StopRequest& request, LineTalk& talk);

@@ -59,6 +59,8 @@ class Mounts {
   Result<proto::TouchedReply> touched(const std::string& fsid);
   // As proto::ReopenRequest says.
   Result<> reopen(const std::string& fsid);
+  // As proto::WithdrawRequest says.
+  Result<> withdraw(const std::string& id);
 
   // Refuses new mounts and unmounts everything, lazily what is busy.
   void close();

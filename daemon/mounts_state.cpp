@@ -1,12 +1,14 @@
 // Mounts: looking at them and taking them down. Making them is in mounts.cpp.
 #include <sys/mount.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 
 #include "base/log.h"
 #include "base/mount_info.h"
 #include "daemon/mounts.h"
+#include "daemon/page_cache.h"
 
 namespace hydrant::daemon {
 
@@ -302,6 +304,32 @@ Result<> Mounts::reopen(const std::string& fsid) {
     }
   }
   return {};
+}
+
+Result<> Mounts::withdraw(const std::string& id) {
+  drop_vanished();
+  std::vector<std::shared_ptr<Mount>> uses;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [dir, mount] : mounts_)
+      if (mount->ready && std::ranges::find(mount->record.request.devices, id) != mount->record.request.devices.end())
+        uses.push_back(mount);
+  }
+  if (uses.empty()) return fail(Code::kNotFound, "no mount uses object " + id);
+  std::string stays;
+  for (auto& mount : uses) {
+    const std::string& dir = mount->record.request.dir;
+    if (mount->dead) stays = dir;
+    for (const Device& device : mount->devices) {
+      if (device.object->key().id != id) continue;
+      if (!device.blob && !device.marked) stays = dir;
+      device.object->cookie().invalidate();
+    }
+    if (auto forgotten = forget_pages(dir); !forgotten) return forgotten;
+    log::warn("object-withdrawn", {{"id", id}, {"dir", dir}});
+  }
+  if (stays.empty()) return {};
+  return fail(Code::kBusy, "what is mounted at " + stays + " reads object " + id + " without us; unmount it");
 }
 
 Result<proto::TouchedReply> Mounts::touched(const std::string& fsid) {

@@ -45,6 +45,9 @@ int exit_status(Code code) {
   }
 }
 
+// hydrantd opens every file of the mounts that it has the kernel forget.
+constexpr Duration kWithdrawLimit = std::chrono::minutes(1);
+
 struct Options {
   std::string root = "/var/lib/hydrant";
   unsigned workers = 32;
@@ -202,10 +205,14 @@ Result<> serve(const Options& options) {
   });
   LayerStreamer streamer(paths, origins, objects, device ? no_ingest() : ingest_through(paths.hydrantd_socket()),
                          options.streams);
-  LateProofs late(origins, streamer, queue);
+  const MountedImages mounted(paths.hydrantd_socket());
+  LateProofs late(origins, streamer, queue, [&](const std::string& id) -> Result<> {
+    if (device) return fail(Code::kUnsupported, "the kernel's cache keeps what it has; unmount what uses it");
+    return mounted.withdraw(id, Deadline::after(kWithdrawLimit));
+  });
   proofs = &late;
   Preparer preparer(paths, *catalogue, *credentials, origins, streamer, {.fill_holes = device != nullptr});
-  Prefetcher prefetcher(paths, *catalogue, origins, objects, queue, MountedImages(paths.hydrantd_socket()));
+  Prefetcher prefetcher(paths, *catalogue, origins, objects, queue, mounted);
   RequestLoopOptions loop_options;
   if (!device) loop_options.attached = [&] { prefetcher.resume(); };
   auto loop = std::make_unique<RequestLoop>(std::move(connect), objects, loop_options);

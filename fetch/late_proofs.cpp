@@ -32,8 +32,8 @@ Result<> compare(const image::LayerIndex& used, const image::LayerIndex& proven)
 
 }  // namespace
 
-LateProofs::LateProofs(Origins& origins, LayerStreamer& streamer, FillQueue& queue)
-    : origins_(origins), streamer_(streamer), queue_(queue), pool_("proof", 1) {}
+LateProofs::LateProofs(Origins& origins, LayerStreamer& streamer, FillQueue& queue, Withdraw withdraw)
+    : origins_(origins), streamer_(streamer), queue_(queue), withdraw_(std::move(withdraw)), pool_("proof", 1) {}
 
 LateProofs::~LateProofs() { stop_.request_stop(); }
 
@@ -51,6 +51,8 @@ void LateProofs::expect(const ObjectRow& device, Instant not_before) {
       const std::string& what = (*proven)->what;
       log::error("index.refused", {{"layer", layer}, {"device", device.id}, {"reason", what}});
       origins_.refuse(device.id, what);
+      if (auto withdrawn = withdraw_(device.id); !withdrawn && withdrawn.error().code != Code::kNotFound)
+        log::error("index.not-withdrawn", {{"device", device.id}, {"reason", withdrawn.error().what}});
     } else if (proven) {
       log::info("index.proven", {{"layer", layer}, {"device", device.id}});
     } else {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -20,12 +21,14 @@ namespace hydrant::fetch {
 // Thread-safe. One layer at a time.
 class LateProofs {
  public:
+  // Has what readers were given of a device forgotten, as far as that can be done.
+  using Withdraw = std::function<Result<>(const std::string& device)>;
   // All outlive it; the queue is stopped before it goes.
-  LateProofs(Origins& origins, LayerStreamer& streamer, FillQueue& queue);
+  LateProofs(Origins& origins, LayerStreamer& streamer, FillQueue& queue, Withdraw withdraw);
   ~LateProofs();
 
   // The device of such a layer was opened. Returns at once. When the proof fails, the origin refuses to supply anything
-  // more of the device, and the index is dropped, so that a restarted daemon has none.
+  // more of the device, what was supplied is withdrawn, and the index is dropped, so that a restarted daemon has none.
   void expect(const ObjectRow& device) { expect(device, Clock::system().now() + kDelay); }
   void expect(const ObjectRow& device, Instant not_before);
   // For tests that wait: true once it is known whether the device is right.
@@ -42,6 +45,7 @@ class LateProofs {
   Origins& origins_;
   LayerStreamer& streamer_;
   FillQueue& queue_;
+  const Withdraw withdraw_;
   std::stop_source stop_;
   std::mutex mutex_;
   std::condition_variable settles_;

@@ -112,6 +112,12 @@ Result<> MountedImages::reopen(const std::string& fsid, Deadline deadline) const
   return {};
 }
 
+Result<> MountedImages::withdraw(const std::string& device, Deadline deadline) const {
+  HYDRANT_TRY(LineSocket socket, connect_hydrantd(socket_, deadline));
+  HYDRANT_TRY_VOID(admin_call(socket, proto::WithdrawRequest{device}, deadline));
+  return {};
+}
+
 Result<Prefetcher::Image> Prefetcher::image(const std::string& fsid) {
   HYDRANT_TRY(auto row, catalogue_.image(fsid));
   return image(row);

@@ -26,6 +26,8 @@ class MountedImages {
   Result<std::vector<proto::StatMountReply>> all(Deadline deadline) const;
   // Has its devices opened again.
   Result<> reopen(const std::string& fsid, Deadline deadline) const;
+  // Has what was read of a device forgotten. As of proto::WithdrawRequest.
+  Result<> withdraw(const std::string& device, Deadline deadline) const;
 
  private:
   const std::string socket_;

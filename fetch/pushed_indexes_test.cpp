@@ -141,7 +141,7 @@ TEST_F(PushedIndexesTest, AnIndexTakenLateIsProvenByReadingTheLayer) {
   const auto row = catalogue_->object(mounted->devices[0]);
   ASSERT_TRUE(row);
   EXPECT_EQ(row->kind, ObjectKind::kLateLayer);
-  LateProofs proofs(*origins_, *streamer_, queue_);
+  LateProofs proofs(*origins_, *streamer_, queue_, [](auto&) { return Result<>(); });
   proofs.expect(*row, Instant::min());
   ASSERT_TRUE(proofs.settled(row->id, Deadline::after(20s)));
   EXPECT_TRUE(origins_->usable(row->id));
@@ -173,10 +173,15 @@ TEST_F(PushedIndexesTest, AnIndexThatLiesIsFoundOutAndItsDeviceRefused) {
   const auto row = catalogue_->object(mounted->devices[0]);
   ASSERT_TRUE(row);
   ASSERT_EQ(row->kind, ObjectKind::kLateLayer);
-  LateProofs proofs(*origins_, *streamer_, queue_);
+  std::string withdrawn;
+  LateProofs proofs(*origins_, *streamer_, queue_, [&](const std::string& device) {
+    withdrawn = device;
+    return Result<>();
+  });
   proofs.expect(*row, Instant::min());
   ASSERT_TRUE(proofs.settled(row->id, Deadline::after(20s)));
   EXPECT_EQ(origins_->usable(row->id).error().code, Code::kCorrupt);
+  EXPECT_EQ(withdrawn, row->id);
   auto handle = std::make_shared<FakeHandle>();
   objects_->open({1, 1, "erofs,hydrant", row->id, handle});
   objects_->read({1, 1, {0, 4096}});

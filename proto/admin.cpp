@@ -60,6 +60,10 @@ void describe(V& v, ReopenRequest& m) {
   v("fsid", m.fsid);
 }
 template <class V>
+void describe(V& v, WithdrawRequest& m) {
+  v("id", m.id);
+}
+template <class V>
 void describe(V& v, GcRequest& m) {
   v("at_most", m.at_most), v("unpin", m.unpin);
 }

@@ -125,6 +125,14 @@ struct ReopenRequest {
   std::string fsid = {};
 };
 
+// What was read of an object turned out to be a lie: the cache drops what it has of it, and has the kernel forget what
+// it has of the mounts that use it, so that they ask the user daemon, who has an error. Answered when that is done.
+// Errors: kNotFound (no mount uses it), kBusy (one reads the cache's file itself, or is dead: it must be unmounted).
+struct WithdrawRequest {
+  static constexpr std::string_view kOp = "withdraw";
+  std::string id = {};
+};
+
 // Makes room in the cache: as its limits say, or, with `at_most`, until so many bytes are left of what nobody uses.
 // With `unpin`, the source of a mount that pinned, that goes first. Errors: kNotFound (it is not pinned).
 struct GcRequest {
@@ -183,9 +191,10 @@ struct StopRequest {
   static constexpr std::string_view kOp = "stop";
 };
 
-using HydrantdRequest = std::variant<MountRequest, UmountRequest, RepairRequest, ListRequest, StatMountRequest,
-                                     IngestBeginRequest, IngestEndRequest, IngestAbortRequest, EngineRequest,
-                                     TouchedRequest, ReopenRequest, GcRequest, StatusRequest, StopRequest>;
+using HydrantdRequest =
+    std::variant<MountRequest, UmountRequest, RepairRequest, ListRequest, StatMountRequest, IngestBeginRequest,
+                 IngestEndRequest, IngestAbortRequest, EngineRequest, TouchedRequest, ReopenRequest, WithdrawRequest,
+                 GcRequest, StatusRequest, StopRequest>;
 using FetchdRequest =
     std::variant<PrepareRequest, LearnRequest, PrefetchRequest, StatImageRequest, StatusRequest, StopRequest>;
 

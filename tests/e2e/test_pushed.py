@@ -1,13 +1,15 @@
 """Indexes beside an image in its registry: who may use them, and what they save."""
 
 import json
+import mmap
+import os
 import subprocess
 import urllib.request
 
 import estargz
 import oci
 from case import NOT_FOUND, UNSUPPORTED, USAGE, Case
-from sandbox import Hydrant, wait_until
+from sandbox import BIN, Hydrant, wait_until
 
 
 class Pushed(Case):
@@ -98,6 +100,34 @@ class Pushed(Case):
         wait_until(lambda: "index.proven" in late.logs(), 60, "the index is proven")
         late.ok("umount", mounted)
         self.assertEqual(late.ok("stat", "--json", late.mount(reference))["image"]["layers"][0]["pushed"], "")
+
+    def test_what_was_read_by_an_index_that_lies_is_read_no_more(self):
+        content = {f"file{number}": os.urandom(300_000) for number in range(3)}
+        image = oci.Image(self.temporary() / "plain")
+        image.add_layer(oci.tar_of(content), media_type=oci.LAYER)
+        reference = self.push(image.finish().directory)
+        self.hydrant.ok("index", reference)
+        [index] = [path for path in (self.hydrant.root / "fetch/indexes").rglob("*") if path.is_file()]
+        subprocess.run([BIN / "lying_index", index], check=True)
+        self.hydrant.ok("index", "--push", reference)
+
+        late = self.node()
+        mounted = late.mount(reference, "--trust", "late", "--no-prefetch")
+        self.assertEqual((mounted / "file0").stat().st_mode & 0o777, 0o666, "the lie")
+        with open(mounted / "file0", "rb", buffering=0) as file, open(mounted / "file1", "rb") as other:
+            self.assertEqual(file.read(), content["file0"])
+            with mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+                self.assertEqual(mapped[:], content["file1"])
+            wait_until(lambda: "object-withdrawn" in late.logs(), 60, "the index is refused")
+            for name in ("file0", "file1", "file2"):
+                with self.subTest(name), self.assertRaises(OSError):
+                    (mounted / name).read_bytes()
+            with self.assertRaises(OSError):
+                os.pread(file.fileno(), 4096, 0)
+        late.ok("umount", mounted)
+        again = late.mount(reference)
+        self.assertEqual((again / "file0").stat().st_mode & 0o777, 0o644)
+        self.assertEqual((again / "file0").read_bytes(), content["file0"])
 
     def test_a_converted_image_is_mounted_by_its_own_indexes_on_every_node(self):
         reference = self.push("many")
