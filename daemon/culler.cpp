@@ -114,6 +114,7 @@ void Culler::cull_unused(const std::vector<Victim>& victims, const Enough& enoug
 // Those in use are asked once a sweep: asking tells what was read since, and forgets it.
 void Culler::discard_unread(uint64_t target, const Enough& enough, proto::GcReply& reply) {
   for (int sweep = 0; sweep < kSweeps && !enough(reply.usage); ++sweep) {
+    if (live_().empty()) return;  // the rest is pinned
     if (const auto age = Clock::system().now() - swept_; age < kUnread && !pause(kUnread - age)) return;
     swept_ = Clock::system().now();
     for (const auto& cookie : live_()) {
