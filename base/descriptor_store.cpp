@@ -125,8 +125,10 @@ void DescriptorStore::drop_left(std::initializer_list<const char*> names) {
   }
 }
 
+// A holder that came after the one we know is given everything first: what it was never given it cannot see go.
 void DescriptorStore::drop() {
   std::lock_guard lock(*mutex_);
+  find_holder();
   for (auto& [name, fd] : held_) send("FDSTOREREMOVE=1\nFDNAME=" + name + "\n");
   held_.clear();
   left_.clear();
@@ -140,6 +142,10 @@ void DescriptorStore::ready() {
 
 void DescriptorStore::check() {
   std::lock_guard lock(*mutex_);
+  find_holder();
+}
+
+void DescriptorStore::find_holder() {
   if (address_.empty() || (socket_ && send("WATCHDOG=1\n"))) return;
   if (!connect()) return;
   for (auto& [name, fd] : held_) send("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name + "\n", &fd);

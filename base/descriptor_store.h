@@ -38,6 +38,7 @@ class DescriptorStore {
   void check();
 
  private:
+  void find_holder();
   bool connect();
   bool send(std::string_view text, const Fd* fd = nullptr);
 

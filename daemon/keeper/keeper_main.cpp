@@ -441,11 +441,11 @@ int main(int argc, char** argv) {
   for (int i = fetchd_arguments; i < argc; ++i) g_fetchd.arguments[3 + i - fetchd_arguments] = argv[i];
 
   take_lock(real_root);
+  open_socket();  // whoever started us finds it there
   if (!foreground) daemonize();
   write_pid();
   lower_oom_score();
   copy_environment();
-  open_socket();
   int status = supervise(run);
   // The file stays: unlinking it could leave two holders of two locks.
   return ::ftruncate(g_pid_file, 0) && status == 0 ? 1 : status;

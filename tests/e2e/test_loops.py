@@ -56,7 +56,7 @@ class Loops(Case):
         for kind in ("hydrantd", "hydrantd+fetchd", "fetchd", "keeper", "hydrantd"):
             kills.storm(1, kind)
         seen = kills.result()
-        for what in ("wrong", "zeros", "failed", "hung"):
+        for what in ("wrong", "zeros", "failed", "short", "hung"):
             self.assertEqual(seen[what], 0, f"{seen}\n{self.hydrant.logs()}")
         self.hydrant.ok("umount", kills.directory)
         self.let_go()

@@ -25,7 +25,7 @@ class Takeover(Case):
                 kills.storm(1, kind)
         seen = kills.result()
         told = f"{seen}\n{self.hydrant.logs()}"
-        for what in ("wrong", "zeros", "failed", "hung"):
+        for what in ("wrong", "zeros", "failed", "short", "hung"):
             self.assertEqual(seen[what], 0, told)
         self.assertGreater(seen["pages"], 0, told)
         return kills
@@ -118,7 +118,7 @@ class Takeover(Case):
             self.assertEqual({name: now[name]["pid"] for name in (HYDRANTD, FETCHD)},
                              {name: after[name] for name in (HYDRANTD, FETCHD)})
         seen = kills.result()
-        for what in ("wrong", "zeros", "failed", "hung"):
+        for what in ("wrong", "zeros", "failed", "short", "hung"):
             self.assertEqual(seen[what], 0, f"{seen}\n{self.hydrant.logs()}")
         self.hydrant.ok("umount", kills.directory)
         self.works_afterwards()

@@ -38,10 +38,10 @@ def main():
         logs = hydrant.logs()
     for text in failures[:10] + seen["errors"]:
         print("  " + text)
-    bad = failures or any(seen[name] for name in ("wrong", "zeros", "failed", "hung"))
+    bad = failures or any(seen[name] for name in ("wrong", "zeros", "failed", "short", "hung"))
     if bad:
         print(logs)
-    told = ", ".join(f"{seen[name]} {name}" for name in ("wrong", "zeros", "failed", "hung"))
+    told = ", ".join(f"{seen[name]} {name}" for name in ("wrong", "zeros", "failed", "short", "hung"))
     print(f"{options.count} upgrades under 32 readers, {'two versions' if options.other else 'one version, two places'}: "
           f"{len(failures)} failed; {told}; slowest read {seen['max']:.2f} s, p99.9 {seen['p99.9']:.2f} s")
     return 1 if bad else 0
