@@ -330,7 +330,9 @@ void Filler::look(const WaiterPtr& waiter) {
 // What a run-ahead may be: a reader that jumps into the middle of one waits for the part before.
 uint64_t Filler::ahead_limit(Lock&) const {
   constexpr uint64_t kUnknownSpeed = 4 << 20, kLeast = 512 << 10;
-  double seconds = std::chrono::duration<double>(shop_.options.ahead_time).count();
+  // A distant origin's connections take many round trips to come up to speed: short requests never do.
+  const Duration time = std::max(shop_.options.ahead_time, shop_.options.ahead_latencies * latency_);
+  double seconds = std::chrono::duration<double>(time).count();
   auto reach = speed_ == 0 ? kUnknownSpeed : static_cast<uint64_t>(static_cast<double>(speed_) * seconds);
   return round_up(std::clamp(reach, std::min(kLeast, shop_.options.longest_ahead), shop_.options.longest_ahead),
                   layout_->granule());

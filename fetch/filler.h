@@ -36,8 +36,9 @@ struct FillOptions {
   uint64_t shortest_run = 512 << 10;  // a reader that has read so much in order is a stream
   uint64_t longest_ahead = 64 << 20;  // device bytes of one run-ahead, which is one request to the origin
   Duration ahead_time = std::chrono::milliseconds(250);  // what a run-ahead may take at the speed seen so far
-  Duration held_time = std::chrono::seconds(1);          // see Filler::held_
-  uint64_t background_unit = 8 << 20;                    // device bytes of one step of complete()
+  unsigned ahead_latencies = 16;                 // or as many times what a request takes to begin, when that is longer
+  Duration held_time = std::chrono::seconds(1);  // see Filler::held_
+  uint64_t background_unit = 8 << 20;            // device bytes of one step of complete()
   Duration background_pass = std::chrono::seconds(1);    // between two looks for what is missing
   Duration background_pause = std::chrono::seconds(30);  // after a fill that failed
 };
@@ -170,6 +171,7 @@ class Filler : public std::enable_shared_from_this<Filler> {
   Strides strides_;
   UniqueFunction<void()> completed_;  // of complete(); empty: not asked for, or done
   bool background_failed_ = false;    // since the last step
+  Duration latency_{0};               // from a request to its first byte; 0: not known
   uint64_t speed_ = 0;                // device bytes a second, of the fills so far; 0: not known
 };
 

@@ -122,6 +122,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
   HYDRANT_TRY(auto share,
               shop_.memory.take(batch_bytes + layout.decoder_memory() + decoding, flight->priority, deadline, stop));
   const Instant began = Clock::system().now();
+  std::optional<Duration> first_byte;
 
   // Asked once a fill: it is a round trip. That it will prove from now on costs us a needless hash and no more.
   const bool proven_by_cache = handle->proves_writes();
@@ -137,6 +138,7 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
       layout, fill, *blob, deadline, stop,
       [&](uint64_t bytes) -> Result<> {
         counters_->fetched_bytes += bytes;
+        if (bytes > 0 && !first_byte) first_byte = Clock::system().now() - began;
         if (bytes == 0) return awaited(batch) ? flush() : Result<>{};
         return flight->priority >= Priority::kPrefetch ? pay(flight, bytes, stop) : Result<>{};
       },
@@ -171,6 +173,8 @@ Result<> Filler::attempt(const FlightPtr& flight, const image::Layout& layout, c
                            {"ms", static_cast<int64_t>(seconds * 1000)}});
   Lock lock(mutex_);
   speed_ = speed_ == 0 ? speed : (3 * speed_ + speed) / 4;
+  // The least of late: what is above it was spent on a new connection, or in a queue.
+  if (first_byte) latency_ = latency_ == Duration(0) ? *first_byte : std::min(*first_byte, latency_ + latency_ / 8);
   return {};
 }
 
