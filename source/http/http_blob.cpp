@@ -65,8 +65,10 @@ Result<std::shared_ptr<HttpBlob>> HttpBlob::open(std::shared_ptr<HttpClient> cli
   Backoff backoff(client->options(), request.patience, blob->target_.attempts);
   HttpHead head;
   for (;;) {
-    // A GET and not a HEAD: signed URLs are valid for one method. The sink's false ends a 200 after its first piece.
-    auto sent = client->send(request, [](const HttpHead&, Bytes) -> Result<bool> { return false; });
+    // A GET and not a HEAD: signed URLs are valid for one method. The sink's false ends a 200 after its first piece; it
+    // would end the connection of a 206, too, which the first reader is to have.
+    auto sent =
+        client->send(request, [](const HttpHead& answer, Bytes) -> Result<bool> { return answer.status == 206; });
     // S3 has no first byte of an empty object to give, and does not say why: whoever asks for all of it learns the
     // size.
     if (sent && sent->status == 416 && sent->header("content-range").empty() && request.range) {

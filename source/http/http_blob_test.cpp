@@ -99,6 +99,15 @@ TEST(HttpBlob, OneThreadKeepsToOneConnection) {
   EXPECT_THAT(server.requests()[0].header("user-agent"), HasSubstr("hydrant/"));
 }
 
+TEST(HttpBlob, TheConnectionOfTheOpenIsTheFirstReadersToo) {
+  ScriptedServer server([](const Request& r) { return ScriptedServer::serve(r, kContent); });
+  auto blob =
+      HttpBlob::open(std::make_shared<HttpClient>(), {.url = server.url(), .authorizer = {}, .name = {}}, soon());
+  ASSERT_TRUE(blob);
+  ASSERT_TRUE(read(**blob, {0, 100}));
+  EXPECT_EQ(server.connections(), 1u);
+}
+
 TEST(HttpBlob, ManyThreadsReadAtOnce) {
   ScriptedServer server([](const Request& r) { return ScriptedServer::serve(r, kContent); });
   auto blob = blob_at(server.url());
