@@ -100,15 +100,34 @@ void find_program(Program& program) {
   join(program.path, program.name, "");
 }
 
-// The lock is the truth, the number in the file is for people.
+// Gone, or nobody has waited for it yet.
+bool has_ended(int pid) {
+  if (pid <= 0) return false;
+  char path[32], text[512] = {};
+  std::snprintf(path, sizeof path, "/proc/%d/stat", pid);
+  const int file = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return errno == ENOENT;
+  const ssize_t size = ::read(file, text, sizeof text - 1);
+  ::close(file);
+  const char* name_end = size > 0 ? std::strrchr(text, ')') : nullptr;
+  return !name_end || std::strncmp(name_end, ") Z", 3) == 0;
+}
+
+// The lock is the truth, the number in the file is for people. A keeper that was killed while it started a child leaves
+// it the lock until the child is the program that it is to be: so who is dead is given a moment.
 void take_lock(const char* root) {
+  constexpr int kTries = 50, kPauseMs = 20;
   g_pid_file = ::open(g_pid_path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (g_pid_file < 0) die(1, "open", g_pid_path);
-  if (::flock(g_pid_file, LOCK_EX | LOCK_NB) == 0) return;
-  if (errno != EWOULDBLOCK) die(1, "lock", g_pid_path);
   char pid[32] = {};
-  ssize_t size = ::pread(g_pid_file, pid, sizeof pid - 1, 0);
-  pid[size > 0 ? std::strcspn(pid, "\n") : 0] = 0;
+  for (int left = kTries;; --left) {
+    if (::flock(g_pid_file, LOCK_EX | LOCK_NB) == 0) return;
+    if (errno != EWOULDBLOCK) die(1, "lock", g_pid_path);
+    ssize_t size = ::pread(g_pid_file, pid, sizeof pid - 1, 0);
+    pid[size > 0 ? std::strcspn(pid, "\n") : 0] = 0;
+    if (!has_ended(std::atoi(pid)) || left == 0) break;
+    ::poll(nullptr, 0, kPauseMs);
+  }
   std::fprintf(stderr, "hydrant-keeper: a keeper (pid %s) runs %s already\n", pid, root);
   std::exit(kAlreadyRunning);
 }

@@ -107,6 +107,17 @@ class Takeover(Case):
         self.hydrant.ok("stop")
         wait_until(lambda: not self.hydrant.daemons(), what="all of them have ended")
 
+    def test_the_lock_that_a_dead_keeper_left_to_a_child_is_waited_for(self):
+        lock = self.hydrant.root / "run/keeper.pid"
+        lock.parent.mkdir(parents=True)
+        dead = subprocess.Popen(["true"])
+        dead.wait()
+        lock.write_text(f"{dead.pid}\n")
+        with subprocess.Popen(["flock", lock, "sleep", "0.4"]):
+            wait_until(lambda: subprocess.run(["flock", "-n", lock, "true"]).returncode != 0, what="somebody holds the lock")
+            self.hydrant.start_keeper()
+        self.assertIn(KEEPER, self.hydrant.daemons())
+
     def test_upgrades_under_readers(self):
         kills = Kills(self.hydrant, PAGES, seed=7)
         for _ in range(3):
