@@ -90,14 +90,22 @@ class Round:
         self.counts["reads failed"] += len(failed)
         self.wrong += wrong
 
+    def start_anew(self):
+        self.hydrant.run("stop")
+        wait_until(lambda: not self.hydrant.daemons(), 30, "the daemons have ended")
+        self.counts["started anew"] += 1
+
     def nothing_fails_any_more(self):
-        if self.random.random() < 0.5 or self.hydrant.run("ls").returncode != 0:
-            self.hydrant.run("stop")
-            wait_until(lambda: not self.hydrant.daemons(), 30, "the daemons have ended")
-            self.counts["started anew"] += 1
+        anew = self.random.random() < 0.5 or self.hydrant.run("ls").returncode != 0
+        if anew:
+            self.start_anew()
         for name, source in self.origins.sources.items():
             directory = self.hydrant.new_dir()
             done = self.hydrant.run("mount", source, directory)
+            if done.returncode != 0 and not anew:  # a cache whose label failed has died
+                self.start_anew()
+                anew = True
+                done = self.hydrant.run("mount", source, directory)
             if done.returncode != 0:
                 self.wrong.append(f"{name} cannot be mounted afterwards: {done.stderr}")
                 continue
