@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "base/temporary_directory.h"
 
 namespace hydrant {
 namespace {
@@ -40,9 +41,8 @@ class Holder {
 };
 
 TEST(DescriptorStore, AHolderThatCameLaterIsGivenEverythingBeforeItGoes) {
-  char directory[] = "/tmp/hydrant-store-XXXXXX";
-  ASSERT_TRUE(::mkdtemp(directory));
-  const std::string path = std::string(directory) + "/notify";
+  const TemporaryDirectory directory;
+  const std::string path = directory.path() + "/notify";
   auto first = std::make_unique<Holder>(path);
   ::setenv("NOTIFY_SOCKET", path.c_str(), 1);
   auto store = DescriptorStore::from_environment();
@@ -52,8 +52,6 @@ TEST(DescriptorStore, AHolderThatCameLaterIsGivenEverythingBeforeItGoes) {
   Holder second(path);
   store.drop();
   EXPECT_EQ(second.heard(), (std::vector<std::string>{"FDSTORE=1", "FDSTOREREMOVE=1"}));
-  ::unlink(path.c_str());
-  ::rmdir(directory);
 }
 
 }  // namespace

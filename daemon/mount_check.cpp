@@ -9,7 +9,6 @@
 #include <array>
 #include <cerrno>
 #include <deque>
-#include <filesystem>
 #include <memory>
 
 #include "base/bytes.h"
@@ -64,17 +63,6 @@ Result<> self_test(const Fd& mount, front::MarkedFiles& marks, bool all_marked) 
     }
   }
   return {};
-}
-
-void drop_cached(const std::string& directory) {
-  std::error_code error;
-  std::filesystem::recursive_directory_iterator at(directory, error), end;
-  for (; !error && at != end; at.increment(error)) {
-    std::error_code gone;
-    if (!at->is_regular_file(gone) || at->is_symlink(gone)) continue;
-    Fd file(::open(at->path().c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-    if (file) ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
-  }
 }
 
 }  // namespace hydrant::daemon

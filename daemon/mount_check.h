@@ -12,7 +12,4 @@ namespace hydrant::daemon {
 // marked files, and one was read without an event. Where no file has data there is nothing to be shown.
 Result<> self_test(const Fd& mount, front::MarkedFiles& marks, bool all_marked);
 
-// Drops what the kernel has cached of every file of the tree at `directory`, but for what is mapped.
-void drop_cached(const std::string& directory);
-
 }  // namespace hydrant::daemon

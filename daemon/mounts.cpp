@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mount_info.h"
 #include "daemon/mount_check.h"
+#include "daemon/page_cache.h"
 #include "proto/erofs_layout.h"
 
 namespace hydrant::daemon {
@@ -205,7 +206,7 @@ void Mounts::deny_marked(const Mount& mount) {
       log::error("file-not-marked-again", {{"path", at->path().string()}, {"why", denied.error().what}});
   }
   if (!inodes.empty()) log::error("files-not-marked-again", {{"number", inodes.size()}});
-  drop_cached(mount.record.request.dir);
+  (void)forget_pages(mount.record.request.dir);
 }
 
 Result<proto::MountReply> Mounts::mount(const proto::MountRequest& asked, std::stop_token stop, const Report& report) {

@@ -191,9 +191,7 @@ Result<std::shared_ptr<cachefiles::Cookie>> Service::cookie_of(const std::map<Ob
 // Whatever becomes of its record, a group that was held is never let go of here: its files would be read unseen.
 Result<> Service::take_over_marks() {
   marks_ = std::make_unique<StoredMarks>(store_, options_.read_limit);
-  front::HeldMarks held{.group = store_.take("fanotify"),
-                        .journal = store_.take("fanotify-files"),
-                        .events = store_.take("fanotify-events")};
+  front::HeldMarks held = marks_->left();
   if (!held.group) return {};
   const auto proofs = recorded_proofs(root_ / "mounts");
   return marks_->take_over(std::move(held), [&](const proto::HandedBlob& blob) {

@@ -28,6 +28,10 @@ Result<front::MarkedFiles*> StoredMarks::get() {
   return files_.get();
 }
 
+front::HeldMarks StoredMarks::left() {
+  return {.group = store_.take(kGroup), .journal = store_.take(kFiles), .events = store_.take(kEvents)};
+}
+
 Result<> StoredMarks::take_over(front::HeldMarks held, const front::MarkedFiles::CookieOf& cookie_of) {
   std::lock_guard lock(mutex_);
   HYDRANT_TRY(files_, front::MarkedFiles::take_over(options_, std::move(held), cookie_of));

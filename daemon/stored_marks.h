@@ -18,6 +18,8 @@ class StoredMarks {
   front::MarkedFiles* now();
   // Makes it, and sees to it that somebody else holds it at this moment. kUnsupported, kDenied.
   Result<front::MarkedFiles*> get();
+  // What a predecessor left; take_over() is for all of it. Once.
+  front::HeldMarks left();
   Result<> take_over(front::HeldMarks held, const front::MarkedFiles::CookieOf& cookie_of);
   // What is still read of the files has nobody to ask once we are gone: then the store keeps its descriptors, and their
   // holder denies it.

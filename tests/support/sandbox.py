@@ -57,6 +57,13 @@ def processes_naming(text):
     return found
 
 
+def parent_of(pid):
+    """None when it is gone."""
+    with contextlib.suppress(OSError):
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    return None
+
+
 def kill_all(*pids, seconds=10):
     """SIGKILL to all, in this order; returns when they have let go of everything, sockets and locks too. A command line goes
     earlier than that."""
@@ -273,7 +280,9 @@ class Hydrant:
 
     def daemons(self):
         """name: pid of what runs for this root."""
-        return {name: pid for pid, name in processes_naming(str(self.root)).items() if name != "hydrant"}
+        found = processes_naming(str(self.root))
+        # A child that was forked just now has its parent's name still.
+        return {name: pid for pid, name in found.items() if name != "hydrant" and found.get(parent_of(pid)) != name}
 
     def image_mounts(self):
         return [point for point, kind in mounts() if point.startswith(str(self.base)) and kind == "erofs"]

@@ -2,14 +2,14 @@
 expires."""
 
 import base64
-import http.server
 import json
 import pathlib
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
+
+from file_server import serve
 
 # For how long Debian's docker-registry accepts a token that has expired.
 LEEWAY = 60
@@ -31,21 +31,7 @@ class TokenService:
         der = subprocess.run(["openssl", "x509", "-in", "certificate.pem", "-outform", "DER"], cwd=self.directory, check=True,
                              stdout=subprocess.PIPE).stdout
         self.header = base64url(json.dumps({"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}).encode())
-        owner = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self):
-                owner.answer(self)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
+        self.server = serve(self.answer)
         self.access = (f"auth: {{token: {{realm: 'http://127.0.0.1:{self.server.server_address[1]}/token', service: e2e, issuer: tokens, "
                        f"rootcertbundle: {self.directory}/certificate.pem}}}}\n")
 
@@ -73,7 +59,6 @@ class TokenService:
     def close(self):
         self.server.shutdown()
         self.server.server_close()
-        self.thread.join()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self):
