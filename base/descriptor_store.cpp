@@ -100,6 +100,13 @@ Fd DescriptorStore::take(const std::string& name) {
   return fd;
 }
 
+void DescriptorStore::keep_off(const std::set<int>& numbers) {
+  std::lock_guard lock(*mutex_);
+  socket_.keep_off(numbers);
+  for (auto* each : {&left_, &held_})
+    for (auto& [name, fd] : *each) fd.keep_off(numbers);
+}
+
 bool DescriptorStore::put(const std::string& name, Fd fd) {
   std::lock_guard lock(*mutex_);
   if (address_.empty() || !fd) return false;

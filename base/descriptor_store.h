@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -22,6 +23,8 @@ class DescriptorStore {
 
   // What the predecessor left under that name; empty when it left nothing. Once.
   Fd take(const std::string& name);
+  // Nothing that is here now has one of these numbers any more.
+  void keep_off(const std::set<int>& numbers);
   // Replaces what is held under that name. Sent is held: it travels with the message, whoever dies. False: nobody holds
   // it now; who comes later gets it from check().
   bool put(const std::string& name, Fd fd);

@@ -54,5 +54,20 @@ TEST(DescriptorStore, AHolderThatCameLaterIsGivenEverythingBeforeItGoes) {
   EXPECT_EQ(second.heard(), (std::vector<std::string>{"FDSTORE=1", "FDSTOREREMOVE=1"}));
 }
 
+TEST(DescriptorStore, WhatItHasLeavesNumbersThatSomebodyElseNeeds) {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path() + "/notify";
+  const Holder holder(path);
+  ::setenv("NOTIFY_SOCKET", path.c_str(), 1);
+  auto store = DescriptorStore::from_environment();
+  Fd kept(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const int number = kept.get();
+  store.put("one", std::move(kept));
+  store.keep_off({number - 1, number});
+  EXPECT_EQ(::fcntl(number - 1, F_GETFD), -1) << "its socket";
+  EXPECT_EQ(::fcntl(number, F_GETFD), -1);
+  EXPECT_TRUE(store.held_elsewhere());
+}
+
 }  // namespace
 }  // namespace hydrant

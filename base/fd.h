@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <set>
 #include <utility>
 
 namespace hydrant {
@@ -27,6 +28,11 @@ class Fd {
   void reset(int fd = -1) {
     if (fd_ >= 0) ::close(fd_);
     fd_ = fd;
+  }
+  // Moves it when its number is one of these; it stays where it is when nothing above them is free.
+  void keep_off(const std::set<int>& numbers) {
+    if (!numbers.contains(fd_)) return;
+    if (const int moved = ::fcntl(fd_, F_DUPFD_CLOEXEC, *numbers.rbegin() + 1); moved >= 0) reset(moved);
   }
   // A second descriptor of the same open file, close-on-exec; empty when the table is full.
   Fd duplicate() const { return Fd(fd_ < 0 ? -1 : ::fcntl(fd_, F_DUPFD_CLOEXEC, 0)); }

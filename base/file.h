@@ -25,7 +25,10 @@ Result<std::string> read_file(const std::string& path, size_t limit = 64 << 20);
 // file or the new one.
 Result<> write_file_atomic(const std::string& path, Bytes bytes, unsigned mode = 0600);
 
-// Takes as many descriptors as the process may have at most; where that fails it keeps those it has.
+// Takes as many descriptors as the process may have, but not past kMostDescriptors; where that fails it keeps those it
+// has. A successor of hydrantd tries each number that an event may have (front/fanotify/fan_group.h): millions cost a
+// second.
+inline constexpr unsigned long kMostDescriptors = 1 << 18;
 void raise_descriptor_limit();
 
 // mkdir -p.

@@ -92,6 +92,8 @@ void serve_until_unused(daemon::Service& service, const pollfd& signal, const po
 int main(int argc, char** argv) {
   // First of all, while the numbers of what was passed to us are nobody else's.
   auto store = DescriptorStore::from_environment();
+  raise_descriptor_limit();  // blobs, objects and connections are one each
+  auto marks = daemon::StoredMarks::left(store);
   keep_memory_lean();
   daemon::ServiceOptions options;
   options.version = HYDRANT_VERSION;
@@ -160,7 +162,6 @@ int main(int argc, char** argv) {
   if (::geteuid() != 0) return give_up(kNotRoot, "needs root: it mounts file systems (try sudo hydrantd)");
   ::umask(077);
   ::signal(SIGPIPE, SIG_IGN);
-  raise_descriptor_limit();  // blobs, objects and connections are one each
   give_up_privileges();
 
   // Blocked before the first thread, so that only the descriptor below gets them.
@@ -173,7 +174,7 @@ int main(int argc, char** argv) {
   Fd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC));
   if (!signal_fd) return give_up(1, "signalfd failed");
 
-  auto service = daemon::Service::start(options, std::move(store));
+  auto service = daemon::Service::start(options, std::move(store), std::move(marks));
   if (!service) ::_exit(give_up(exit_status(service.error().code), service.error().what));
   log::info("ready", {{"root", options.root}, {"version", options.version}});
   ::malloc_trim(0);

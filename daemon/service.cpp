@@ -44,13 +44,13 @@ Result<std::string> read_leaves(const std::string& path, const Digest& root) {
 
 }  // namespace
 
-Result<std::unique_ptr<Service>> Service::start(ServiceOptions options, DescriptorStore store) {
+Result<std::unique_ptr<Service>> Service::start(ServiceOptions options, DescriptorStore store, front::HeldMarks marks) {
   bool bare = !options.engine_socket.empty();
   if (bare) options.root = options.engine_socket + ".d";
   HYDRANT_TRY(Root root, bare ? Root::open_state(options.root) : Root::open(options.root));
   std::unique_ptr<Service> service(new Service(std::move(options), std::move(store), std::move(root)));
   auto begun = service->bind();
-  if (begun) begun = service->serve();
+  if (begun) begun = service->serve(std::move(marks));
   if (!begun) {
     // Not put away, as an ordered end would: what a predecessor left is still held, and the next life may do better.
     (void)service.release();
@@ -75,7 +75,7 @@ Result<> Service::bind() {
   return {};
 }
 
-Result<> Service::serve() {
+Result<> Service::serve(front::HeldMarks marks) {
   stop_event_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   user_left_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!stop_event_ || !user_left_) return fail_sys(errno, "eventfd");
@@ -88,7 +88,7 @@ Result<> Service::serve() {
 
   objects_ = std::make_unique<Objects>(*engine_);
   pins_ = std::make_unique<Pins>(root_ / "pins");
-  HYDRANT_TRY_VOID(open_front());
+  HYDRANT_TRY_VOID(open_front(std::move(marks)));
 
   HYDRANT_TRY(Fd channel, listener("run/channel.sock", channel_socket(), SocketType::kSeqPacket));
   ChannelServerOptions serving;
@@ -141,7 +141,7 @@ std::string Service::admin_socket() const {
 }
 
 // The predecessor's blob files when somebody held them and they can be taken over, else new ones.
-Result<> Service::open_front() {
+Result<> Service::open_front(front::HeldMarks marks) {
   front::BlobFsOptions options{
       .mount_point = root_ / "blobs", .threads = options_.fuse_threads, .read_limit = options_.read_limit};
   front::Held held{.device = store_.take("fuse"), .mount = store_.take("blobs"), .journal = store_.take("handover")};
@@ -170,7 +170,7 @@ Result<> Service::open_front() {
   store_.put("handover", std::move(ours.journal));
   store_.put("blobs", std::move(ours.mount));
   store_.put("fuse", std::move(ours.device));
-  HYDRANT_TRY_VOID(take_over_marks());
+  HYDRANT_TRY_VOID(take_over_marks(std::move(marks)));
   MountsOptions mounts{.records = root_ / "mounts",
                        .cache = root_ / "cache",
                        .open_limit = options_.open_limit,
@@ -189,9 +189,8 @@ Result<std::shared_ptr<cachefiles::Cookie>> Service::cookie_of(const std::map<Ob
 }
 
 // Whatever becomes of its record, a group that was held is never let go of here: its files would be read unseen.
-Result<> Service::take_over_marks() {
+Result<> Service::take_over_marks(front::HeldMarks held) {
   marks_ = std::make_unique<StoredMarks>(store_, options_.read_limit);
-  front::HeldMarks held = marks_->left();
   if (!held.group) return {};
   const auto proofs = recorded_proofs(root_ / "mounts");
   return marks_->take_over(std::move(held), [&](const proto::HandedBlob& blob) {

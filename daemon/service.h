@@ -41,9 +41,9 @@ struct ServiceOptions {
 class Service {
  public:
   // Opens the engine's channel and binds the cache as the user daemon's supervisor: fetchd comes and goes.
-  // What `store` has of a predecessor is taken over, and what a successor will need is put there. After a failure the
-  // process must end without destructors (_exit): threads may run.
-  static Result<std::unique_ptr<Service>> start(ServiceOptions options, DescriptorStore store);
+  // What `store` has of a predecessor is taken over, and `marks`, which came from it; what a successor will need is put
+  // there. After a failure the process must end without destructors (_exit): threads may run.
+  static Result<std::unique_ptr<Service>> start(ServiceOptions options, DescriptorStore store, front::HeldMarks marks);
   // Ends everything that `stop` has not ended.
   ~Service();
 
@@ -63,12 +63,12 @@ class Service {
   explicit Service(ServiceOptions options, DescriptorStore store, Root root)
       : options_(std::move(options)), store_(std::move(store)), root_(std::move(root)) {}
   Result<> bind();
-  Result<> open_front();
+  Result<> open_front(front::HeldMarks marks);
   Result<std::shared_ptr<cachefiles::Cookie>> cookie_of(const std::map<ObjectKey, proto::MerkleProof>& proofs,
                                                         const proto::HandedBlob& blob);
-  Result<> take_over_marks();
+  Result<> take_over_marks(front::HeldMarks held);
   Result<Fd> listener(const char* name, const std::string& path, SocketType type);
-  Result<> serve();
+  Result<> serve(front::HeldMarks marks);
   std::string channel_socket() const;
   std::string admin_socket() const;
   bool user_daemon_attached() const;

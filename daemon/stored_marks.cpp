@@ -28,8 +28,13 @@ Result<front::MarkedFiles*> StoredMarks::get() {
   return files_.get();
 }
 
-front::HeldMarks StoredMarks::left() {
-  return {.group = store_.take(kGroup), .journal = store_.take(kFiles), .events = store_.take(kEvents)};
+front::HeldMarks StoredMarks::left(DescriptorStore& store) {
+  front::HeldMarks held{.group = store.take(kGroup), .journal = store.take(kFiles), .events = store.take(kEvents)};
+  if (!held.events) return held;
+  held.read_pending();
+  store.keep_off(held.pending);
+  held.reserve();
+  return held;
 }
 
 Result<> StoredMarks::take_over(front::HeldMarks held, const front::MarkedFiles::CookieOf& cookie_of) {

@@ -12,14 +12,16 @@ namespace hydrant::daemon {
 // Thread-safe.
 class StoredMarks {
  public:
+  // What a predecessor left in `store`, with the numbers of its events: before this process opens anything else.
+  static front::HeldMarks left(DescriptorStore& store);
+
   StoredMarks(DescriptorStore& store, Duration read_limit) : store_(store), options_{.read_limit = read_limit} {}
 
   // Null: nobody has needed it yet. Once there it stays as long as this.
   front::MarkedFiles* now();
   // Makes it, and sees to it that somebody else holds it at this moment. kUnsupported, kDenied.
   Result<front::MarkedFiles*> get();
-  // What a predecessor left; take_over() is for all of it. Once.
-  front::HeldMarks left();
+  // All that left() found.
   Result<> take_over(front::HeldMarks held, const front::MarkedFiles::CookieOf& cookie_of);
   // What is still read of the files has nobody to ask once we are gone: then the store keeps its descriptors, and their
   // holder denies it.

@@ -94,16 +94,18 @@ void FanGroup::answer(int fd, bool allow) {
   (void)!::write(group_.get(), &response, sizeof response);
 }
 
-void FanGroup::deny_read_ones(const std::set<int>& spared) {
+size_t FanGroup::deny_read_ones(const std::set<int>& spared) {
   // What ran before us under the same limit had no higher number.
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  const auto end = static_cast<int>(std::min<rlim_t>(limit.rlim_max, 1 << 24));
+  const auto end = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 24));
+  size_t denied = 0;
   for (int fd = 0; fd < end; ++fd) {
     if (spared.contains(fd)) continue;
     const fanotify_response response{.fd = fd, .response = kDenyWithEio};
-    (void)!::write(group_.get(), &response, sizeof response);
+    denied += ::write(group_.get(), &response, sizeof response) >= 0;
   }
+  return denied;
 }
 
 }  // namespace hydrant::front

@@ -39,8 +39,8 @@ class FanGroup {
   void answer(int fd, bool allow);
   // Denies every event that a dead process read and did not answer, but for the numbers in `spared`: events are known
   // by numbers alone, and a new event that got the number of an old one could not be told from it. Before the first
-  // read(). The kernel asks once more for a read-ahead that was denied, so that hardly a reader notices.
-  void deny_read_ones(const std::set<int>& spared);
+  // read(). The kernel asks once more for a read-ahead that was denied, so that hardly a reader notices. Their count.
+  size_t deny_read_ones(const std::set<int>& spared);
 
  private:
   Fd group_;

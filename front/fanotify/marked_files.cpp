@@ -18,20 +18,25 @@ Result<> check(const MarkedFilesOptions& options) {
   return {};
 }
 
-// Takes the numbers of old events, so that no new event gets one of them before it is answered. Those that are somebody
-// else's here already are left out.
-std::set<int> reserve(const std::vector<proto::HandedEvent>& events) {
-  std::set<int> reserved;
+}  // namespace
+
+void HeldMarks::read_pending() {
+  auto record = EventJournal::open(events.duplicate());
+  auto read = record ? record->read() : fail(record.error());
+  if (!read) return;  // take_over() says so
+  for (const proto::HandedEvent& event : *read) pending.insert(static_cast<int>(event.number));
+  for (Fd* each : {&group, &journal, &this->events}) each->keep_off(pending);
+}
+
+void HeldMarks::reserve() {
+  if (pending.empty()) return;
   Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  for (const proto::HandedEvent& event : events) {
-    const int number = static_cast<int>(event.number);
+  null.keep_off(pending);
+  for (int number : pending) {
     Fd taken(::fcntl(null.get(), F_DUPFD_CLOEXEC, number));
     if (taken.get() == number) reserved.insert(taken.release());
   }
-  return reserved;
 }
-
-}  // namespace
 
 MarkedFiles::MarkedFiles(std::shared_ptr<Server> server) : server_(std::move(server)) {}
 
@@ -55,9 +60,9 @@ Result<std::unique_ptr<MarkedFiles>> MarkedFiles::take_over(MarkedFilesOptions o
   auto events = read ? std::move(old_events) : EventJournal::create();
   if (!events) return fail(std::move(events).error());
   const auto pending = read ? std::move(*read) : std::vector<proto::HandedEvent>();
-  const std::set<int> reserved = reserve(pending);
   // What else the dead one had in hand goes first: nobody waits for its answers.
-  group.deny_read_ones(reserved);
+  if (const size_t denied = group.deny_read_ones(held.reserved); denied > 0)
+    log::warn("fanotify-reads-denied", {{"reads", denied}, {"recorded", pending.size() - held.reserved.size()}});
   auto old = BlobJournal::open(std::move(held.journal));
   auto handover = old ? old->read() : fail(old.error());
   if (!handover) log::error("fanotify-record-unreadable", {{"why", handover.error().what}});
@@ -72,7 +77,7 @@ Result<std::unique_ptr<MarkedFiles>> MarkedFiles::take_over(MarkedFilesOptions o
       log::error("fanotify-file-not-taken-over", {{"id", blob.id}, {"why", cookie.error().what}});
   }
   for (const proto::HandedEvent& event : pending)
-    if (reserved.contains(static_cast<int>(event.number))) server->go_on(event);
+    if (held.reserved.contains(static_cast<int>(event.number))) server->go_on(event);
   HYDRANT_TRY_VOID(server->start());
   return std::unique_ptr<MarkedFiles>(new MarkedFiles(std::move(server)));
 }

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,7 +45,16 @@ struct HeldMarks {
   Fd journal;  // proto/handover.h: a slot for each use of a file
   Fd events;   // proto/handed_events.h
 
+  // Of a predecessor: the numbers of the events that it had in hand, and those of them that we have occupied.
+  std::set<int> pending{}, reserved{};
+
   explicit operator bool() const { return group && journal && events; }
+
+  // Both at the very start of a process, with whatever is open kept off the pending numbers in between. The kernel
+  // knows an event by the number that its descriptor had in the dead process; an answer is safe only while no new event
+  // can get that number here. What anything else has by then cannot be answered, and its reader gets EIO.
+  void read_pending();
+  void reserve();
 };
 
 // Thread-safe.

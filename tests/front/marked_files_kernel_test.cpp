@@ -253,7 +253,7 @@ class MarkedTakeoverTest : public MarkedFilesTest {
     EXPECT_TRUE(wait_fd(ends->first.get(), POLLIN, Deadline::after(std::chrono::seconds(10))));
     EXPECT_GT(receive_packet(ends->first.get(), text, &packet), 0);
     EXPECT_EQ(packet.fd_count, 3u);
-    held = {std::move(packet.fds[0]), std::move(packet.fds[1]), std::move(packet.fds[2])};
+    held = {std::move(packet.fds[0]), std::move(packet.fds[1]), std::move(packet.fds[2]), {}, {}};
     return server;
   }
   // Over the file that is there, whose content is the dead one's.
@@ -277,6 +277,10 @@ TEST_F(MarkedTakeoverTest, ReadersOfADeadServerAreServedByTheNextOne) {
   readers.push_back(reader(scratch / "mnt/data", 7 << 20));
   EXPECT_EQ(readers[0]->wait(std::chrono::milliseconds(200)), -1) << "they wait";
 
+  held.read_pending();
+  held.reserve();
+  EXPECT_FALSE(held.pending.empty());
+  EXPECT_EQ(held.reserved, held.pending);
   auto data = successor();
   auto marks = MarkedFiles::take_over({}, std::move(held), [&](const proto::HandedBlob& blob) {
     EXPECT_EQ(blob.volume + "/" + blob.id, "volume/id");
@@ -286,6 +290,40 @@ TEST_F(MarkedTakeoverTest, ReadersOfADeadServerAreServedByTheNextOne) {
   for (auto& each : readers) EXPECT_EQ(each->wait(), 0);  // no zeros, and no error
   EXPECT_TRUE((*marks)->in_use());
   EXPECT_NE((*marks)->find({"volume", "id"}), nullptr);
+}
+
+// They are known by a number that means something else here.
+TEST_F(MarkedTakeoverTest, WhatWeWerePassedLeavesTheNumbersOfEvents) {
+  HeldMarks held;
+  auto server = serve(held);
+  ASSERT_TRUE(held);
+  std::vector<std::unique_ptr<Child>> readers;
+  for (uint64_t i = 0; i < 3; ++i) readers.push_back(reader(scratch / "mnt/data", i * 262144));
+  ASSERT_TRUE(eventually([&] {
+    HeldMarks now{.group = {}, .journal = {}, .events = held.events.duplicate()};
+    now.read_pending();
+    return now.pending.size() >= 3;
+  }));
+  server->kill();
+  EXPECT_EQ(server->wait(), 128 + SIGKILL);
+
+  HeldMarks probe{.group = {}, .journal = {}, .events = held.events.duplicate()};
+  probe.read_pending();
+  auto number = probe.pending.begin();
+  for (Fd* each : {&held.group, &held.journal, &held.events}) {
+    EXPECT_FALSE(probe.pending.contains(each->get()));
+    ASSERT_EQ(::fcntl(*number, F_GETFD), -1) << "a number that this process has in use";
+    Fd moved(::dup3(each->get(), *number++, O_CLOEXEC));
+    *each = std::move(moved);
+  }
+  held.read_pending();
+  held.reserve();
+  EXPECT_EQ(held.reserved, probe.pending);
+  auto data = successor();
+  auto marks = MarkedFiles::take_over(
+      {}, std::move(held), [&](const proto::HandedBlob&) { return Result<std::shared_ptr<cachefiles::Cookie>>(data); });
+  ASSERT_TRUE(marks) << marks.error().what;
+  for (auto& each : readers) EXPECT_EQ(each->wait(), 0);
 }
 
 TEST_F(MarkedTakeoverTest, FilesThatNobodyKnowsAnyMoreAreDenied) {
