@@ -1,7 +1,6 @@
 #include "fetch/transport/window_slots.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 
 #include <cerrno>
 #include <functional>
@@ -9,24 +8,14 @@
 namespace hydrant::fetch {
 
 Result<std::shared_ptr<WindowSlots>> WindowSlots::create(size_t slot_bytes, unsigned slots) {
-  Fd memory(::memfd_create("hydrant-window", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!memory) return fail_sys(errno, "window memory");
-  size_t size = slot_bytes * slots;
-  if (::ftruncate(memory.get(), off_t(size)) ||
-      ::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
-    return fail_sys(errno, "window memory");
-  void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
-  if (at == MAP_FAILED) return fail_sys(errno, "map window memory");
-  return std::shared_ptr<WindowSlots>(
-      new WindowSlots(std::move(memory), static_cast<std::byte*>(at), slot_bytes, slots));
+  HYDRANT_TRY(auto memory, SharedMemory::create("hydrant-window", slot_bytes * slots));
+  return std::shared_ptr<WindowSlots>(new WindowSlots(std::move(memory), slot_bytes, slots));
 }
 
-WindowSlots::WindowSlots(Fd memory, std::byte* at, size_t slot_bytes, unsigned slots)
-    : memory_(std::move(memory)), at_(at), slot_bytes_(slot_bytes), slots_(slots), touched_(slots), retired_(slots) {
+WindowSlots::WindowSlots(SharedMemory memory, size_t slot_bytes, unsigned slots)
+    : memory_(std::move(memory)), slot_bytes_(slot_bytes), slots_(slots), touched_(slots), retired_(slots) {
   for (unsigned slot = slots; slot-- > 0;) free_.push_back(slot);
 }
-
-WindowSlots::~WindowSlots() { ::munmap(at_, slot_bytes_ * slots_); }
 
 Result<Staging> WindowSlots::acquire(Deadline deadline) {
   std::unique_lock lock(mutex_);
@@ -35,13 +24,13 @@ Result<Staging> WindowSlots::acquire(Deadline deadline) {
   unsigned slot = free_.back();
   free_.pop_back();
   touched_[slot] = true;
-  return Staging(shared_from_this(), MutableBytes(at_ + slot * slot_bytes_, slot_bytes_));
+  return Staging(shared_from_this(), MutableBytes(at() + slot * slot_bytes_, slot_bytes_));
 }
 
 void WindowSlots::give_back(MutableBytes memory) {
   {
     std::lock_guard lock(mutex_);
-    auto slot = unsigned((memory.data() - at_) / slot_bytes_);
+    auto slot = unsigned((memory.data() - at()) / slot_bytes_);
     if (retired_[slot]) return;
     free_.push_back(slot);
   }
@@ -56,9 +45,9 @@ std::optional<Staging> WindowSlots::stage(size_t size) {
 
 std::optional<uint64_t> WindowSlots::offset_of(Bytes bytes) const {
   std::less_equal<const std::byte*> not_after;
-  const std::byte* end = at_ + slot_bytes_ * slots_;
-  if (!not_after(at_, bytes.data()) || !not_after(bytes.data() + bytes.size(), end)) return std::nullopt;
-  return uint64_t(bytes.data() - at_);
+  const std::byte* end = at() + slot_bytes_ * slots_;
+  if (!not_after(at(), bytes.data()) || !not_after(bytes.data() + bytes.size(), end)) return std::nullopt;
+  return uint64_t(bytes.data() - at());
 }
 
 void WindowSlots::retire(uint64_t offset) {
@@ -77,7 +66,7 @@ void WindowSlots::trim() {
   for (unsigned slot : free_) {
     if (!touched_[slot]) continue;
     touched_[slot] = false;
-    ::fallocate(memory_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(slot * slot_bytes_),
+    ::fallocate(memory_.fd().get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(slot * slot_bytes_),
                 off_t(slot_bytes_));
   }
 }

@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/fd.h"
+#include "base/shared_memory.h"
 #include "fetch/transport/control.h"
 
 namespace hydrant::fetch {
@@ -19,9 +19,8 @@ namespace hydrant::fetch {
 class WindowSlots final : public Staging::Owner, public std::enable_shared_from_this<WindowSlots> {
  public:
   static Result<std::shared_ptr<WindowSlots>> create(size_t slot_bytes, unsigned slots);
-  ~WindowSlots() override;
 
-  int memory() const { return memory_.get(); }  // what WINDOW passes; cannot shrink or grow any more
+  int memory() const { return memory_.fd().get(); }  // what WINDOW passes; cannot shrink or grow any more
   size_t slot_bytes() const { return slot_bytes_; }
 
   // kTooSlow when every slot is in use until the deadline. The slot used last comes first: it is warm.
@@ -39,11 +38,12 @@ class WindowSlots final : public Staging::Owner, public std::enable_shared_from_
   bool worn() const;  // some slot was retired
 
  private:
-  WindowSlots(Fd memory, std::byte* at, size_t slot_bytes, unsigned slots);
+  WindowSlots(SharedMemory memory, size_t slot_bytes, unsigned slots);
   void give_back(MutableBytes memory) override;
 
-  const Fd memory_;
-  std::byte* const at_;
+  std::byte* at() const { return memory_.bytes().data(); }
+
+  const SharedMemory memory_;
   const size_t slot_bytes_;
   const unsigned slots_;
 

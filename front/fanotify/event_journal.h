@@ -3,7 +3,7 @@
 #pragma once
 
 #include "base/error.h"
-#include "base/fd.h"
+#include "base/shared_memory.h"
 #include "proto/handed_events.h"
 
 namespace hydrant::front {
@@ -15,24 +15,18 @@ class EventJournal {
   static Result<EventJournal> create();
   // Of a predecessor. kCorrupt for memory of another shape.
   static Result<EventJournal> open(Fd memory);
-  EventJournal(EventJournal&& other) noexcept;
-  EventJournal& operator=(EventJournal&&) = delete;
-  ~EventJournal();
 
   Result<std::vector<proto::HandedEvent>> read() const;
-  const Fd& memory() const { return memory_; }
+  const Fd& memory() const { return memory_.fd(); }
 
   // One whose number is too high for the record goes without.
   void put(const proto::HandedEvent& event);
   void erase(int number);
 
  private:
-  explicit EventJournal(Fd memory) : memory_(std::move(memory)) {}
-  Result<> map();
-  void store(size_t at, uint64_t value);
+  explicit EventJournal(SharedMemory memory) : memory_(std::move(memory)) {}
 
-  Fd memory_;
-  std::byte* base_ = nullptr;
+  SharedMemory memory_;
   uint64_t high_water_ = 0;
 };
 

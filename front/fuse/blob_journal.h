@@ -5,7 +5,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "base/fd.h"
+#include "base/shared_memory.h"
 #include "proto/handover.h"
 
 namespace hydrant::front {
@@ -16,12 +16,9 @@ class BlobJournal {
   static Result<BlobJournal> create();
   // Of a predecessor. kCorrupt for memory of another shape.
   static Result<BlobJournal> open(Fd memory);
-  BlobJournal(BlobJournal&& other) noexcept;
-  BlobJournal& operator=(BlobJournal&&) = delete;
-  ~BlobJournal();
 
   Result<proto::Handover> read() const;
-  const Fd& memory() const { return memory_; }
+  const Fd& memory() const { return memory_.fd(); }
 
   void put(const proto::HandedBlob& blob);
   void erase(uint64_t node);
@@ -30,21 +27,13 @@ class BlobJournal {
   void forget_name(uint64_t node) { store(node, proto::kHandoverNamed, uint32_t{0}); }
 
  private:
-  explicit BlobJournal(Fd memory) : memory_(std::move(memory)) {}
-  Result<> map();
-  // One store, not moved before what was stored earlier: the successor reads after our death, so the order in which
-  // the compiler emits the stores is all that matters.
+  explicit BlobJournal(SharedMemory memory) : memory_(std::move(memory)) {}
   template <class T>
   void store(uint64_t node, size_t field, T value) {
-    store_at(proto::handover_slot(node) + field, value);
-  }
-  template <class T>
-  void store_at(size_t at, T value) {
-    __atomic_store_n(reinterpret_cast<T*>(base_ + at), value, __ATOMIC_RELEASE);
+    memory_.store(proto::handover_slot(node) + field, value);
   }
 
-  Fd memory_;
-  std::byte* base_ = nullptr;
+  SharedMemory memory_;
   uint64_t high_water_ = 0;
 };
 
