@@ -73,8 +73,11 @@ Result<> FanGroup::unmark(const Fd& file) {
 }
 
 std::vector<FanEvent> FanGroup::read() {
-  alignas(fanotify_event_metadata) std::array<std::byte, 16384> buffer;
-  const ssize_t size = ::read(group_.get(), buffer.data(), buffer.size());
+  // Room for one with its range, not for two. A later kernel may tell more of each.
+  constexpr size_t kOne = sizeof(fanotify_event_metadata) + sizeof(RangeInfo);
+  alignas(fanotify_event_metadata) std::array<std::byte, 4096> buffer;
+  ssize_t size = ::read(group_.get(), buffer.data(), kOne);
+  if (size < 0 && errno == EINVAL) size = ::read(group_.get(), buffer.data(), buffer.size());
   std::vector<FanEvent> out;
   for (size_t at = 0; size > 0 && at + sizeof(fanotify_event_metadata) <= size_t(size);) {
     const auto* event = reinterpret_cast<const fanotify_event_metadata*>(buffer.data() + at);

@@ -32,7 +32,9 @@ class FanGroup {
   Result<> mark(const Fd& file);
   Result<> unmark(const Fd& file);
 
-  // What is there now; empty when nothing is. An event that finds no free descriptor here is denied by the kernel.
+  // The next one, or a few; empty when there is none. Not all that are there: between this and the caller's record of
+  // them they are lost when this process is killed, and their readers get an error for each. An event that finds no
+  // free descriptor here is denied by the kernel.
   std::vector<FanEvent> read();
 
   // The reader goes on, or gets EIO. Does not close the descriptor.
