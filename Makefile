@@ -8,6 +8,7 @@ STRESS ?= 100000
 STRESS_TESTS ?= Stress.S10_*:Stress.S12_*:Stress.S20_*:Stress.S29_*
 SOAK_ROUNDS ?= 20
 SOAK ?=
+OTHER ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
@@ -67,13 +68,14 @@ stress:
 	done
 
 # The fault tests (daemons killed in the middle of reads) SOAK_ROUNDS times, until one fails; then the long forms of what
-# stands under tests/fault, or those of them that SOAK names, each within an hour, and a table with a line for each.
+# stands under tests/fault, or those of them that SOAK names, each within an hour, and a table with a line for each. OTHER
+# is the bin directory of another version's build: then every second upgrade is to it.
 soak:
 	@$(PACKAGES) build test
 	@$(CONFIGURE) -DHYDRANT_TESTS=ON > /dev/null
 	@$(BUILD)
 	@cd build && $(CTEST) -L fault --repeat until-fail:$(SOAK_ROUNDS)
-	@tests/fault/soak.py $(SOAK)
+	@tests/fault/soak.py $(if $(OTHER),--other $(OTHER)) $(SOAK)
 
 # The figures of the promises: time to ready, bytes moved, throughput against curl and ext4, memory.
 bench:

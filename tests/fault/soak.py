@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""All that survival is proven by, at length: soak.py [PART…]; without a PART all of them, each within an hour. Ends with a table, a
-line a part: the last line that its program printed. The exit status is 0 when every part held. Needs root."""
+"""All that survival is proven by, at length: soak.py [--other DIR] [PART…]; without a PART all of them, each within an hour. With the bin
+directory of another version's build the upgrades alternate between both. Ends with a table, a line a part: the last line that its program
+printed. The exit status is 0 when every part held. Needs root."""
 
 import argparse
 import pathlib
@@ -23,11 +24,12 @@ PARTS = {
 }
 
 
-def run(part):
+def run(part, other):
     """How it went, and its last line."""
-    print(f"--- {part}: {' '.join(PARTS[part])}", flush=True)
+    command = [*PARTS[part], *(("--other", other) if other and part == "upgrades" else ())]
+    print(f"--- {part}: {' '.join(command)}", flush=True)
     last = "nothing said"
-    process = subprocess.Popen([HERE / "run", *PARTS[part]], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([HERE / "run", *command], stdout=subprocess.PIPE, text=True)
     with process.stdout:
         for line in process.stdout:
             print(line, end="", flush=True)
@@ -38,13 +40,15 @@ def run(part):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parts = parser.parse_args().parts or list(PARTS)
+    parser.add_argument("--other", metavar="DIR", help="another version's build/bin")
+    options = parser.parse_args()
+    parts = options.parts or list(PARTS)
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(unknown)}")
     rows = []
     for part in parts:
         start = time.monotonic()
-        held, last = run(part)
+        held, last = run(part, options.other)
         rows.append((part, held, f"{time.monotonic() - start:.0f} s", last))
     print("--- soak")
     for part, held, took, last in rows:
