@@ -154,9 +154,10 @@ void Guard::serve(const int (&held)[kGuardedCount], int keeper, int hydrantd) {
 
 void Guard::inherit(Descriptors& into) {
   sockaddr_un address{};
+  if (!address_of(socket_path_, address)) return;
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const timeval patience{.tv_sec = 2, .tv_usec = 0};
-  if (fd < 0 || !address_of(socket_path_, address)) return;
+  if (fd < 0) return;
   ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   char word;
   iovec part{&word, 1};
