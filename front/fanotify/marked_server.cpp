@@ -24,6 +24,10 @@ std::optional<FileKey> key_of(int fd) {
   return FileKey{status.st_dev, status.st_ino};
 }
 
+// An answer that comes after the time limit must not find who got the same descriptor since.
+uint64_t unique_of(int event, uint32_t asked) { return uint64_t{asked} << 32 | static_cast<uint32_t>(event); }
+int event_of(const PendingRead& read) { return static_cast<int>(static_cast<uint32_t>(read.unique)); }
+
 bool is_thread_of_ours(int thread) { return ::tgkill(::getpid(), thread, 0) == 0; }
 
 // The bdi of a super block goes with it, whoever had it mounted in whatever namespace. Where sysfs itself is gone,
@@ -65,7 +69,7 @@ void MarkedFiles::Server::stop() {
   }
   for (auto& filler : fillers_)
     if (filler.joinable()) filler.join();
-  for (PendingRead& read : pending_.close()) answer(static_cast<int>(read.unique), false);
+  for (PendingRead& read : pending_.close()) answer(event_of(read), false);
   if (limits_.joinable()) limits_.join();
   answers_.close(Deadline::after(std::chrono::seconds(10)));
   {
@@ -163,28 +167,28 @@ void MarkedFiles::Server::fill() {
 }
 
 void MarkedFiles::Server::ask(Miss miss) {
-  const auto unique = static_cast<uint64_t>(miss.event);
+  const uint64_t unique = unique_of(miss.event, asked_.fetch_add(1, std::memory_order_relaxed));
   if (slow_failures_.cover(miss.blob, miss.wanted, Clock::system().now()) ||
       !pending_.insert({.unique = unique, .blob = miss.blob, .range = miss.wanted, .wait = nullptr})) {
     count(errors_);
     return answer(miss.event, false);
   }
   auto wait = miss.blob->cookie->ensure(
-      miss.wanted, [self = shared_from_this(), event = miss.event](int status) { self->supplied(event, status); });
+      miss.wanted, [self = shared_from_this(), unique](int status) { self->supplied(unique, status); });
   if (!wait) return;
   if (auto cancel = pending_.attach(unique, std::move(wait))) cancel->cancel();
 }
 
-void MarkedFiles::Server::supplied(int event, int status) {
+void MarkedFiles::Server::supplied(uint64_t unique, int status) {
   auto inside = answers_.enter();
   if (!inside) return;
-  auto read = pending_.take(static_cast<uint64_t>(event));
+  auto read = pending_.take(unique);
   if (!read) return;  // answered: the time limit passed, or we are stopping
   if (status != 0) slow_failures_.note(read->blob, read->range, read->since, Clock::system().now());
   const bool good = status == 0 && static_cast<const MarkedBlob&>(*read->blob).is_its_file();
   if (status == 0 && !good) log::error("fanotify-file-replaced", {{"why", "its cookie has another file by now"}});
   count(good ? misses_ : errors_);
-  answer(event, good);
+  answer(event_of(*read), good);
 }
 
 void MarkedFiles::Server::watch_limits() {
@@ -194,7 +198,7 @@ void MarkedFiles::Server::watch_limits() {
     for (PendingRead& read : expired) {
       slow_failures_.note(read.blob, read.range, read.since, Clock::system().now());
       count(too_slow_);
-      answer(static_cast<int>(read.unique), false);
+      answer(event_of(read), false);
       if (read.wait) read.wait->cancel();
     }
   }

@@ -90,7 +90,7 @@ class MarkedFiles::Server : public std::enable_shared_from_this<MarkedFiles::Ser
   std::shared_ptr<File> file_of(const std::optional<FileKey>& key) const;
   void queue(Miss miss);
   void ask(Miss miss);
-  void supplied(int event, int status);
+  void supplied(uint64_t unique, int status);
   void answer(int event, bool allow);  // and closes it
   bool tested_by(int thread);
   std::vector<std::shared_ptr<File>> files() const;
@@ -101,7 +101,8 @@ class MarkedFiles::Server : public std::enable_shared_from_this<MarkedFiles::Ser
   std::atomic<bool> stopping_{false};
   Gate answers_;  // callbacks are inside while they use the group
   Fd stop_event_;
-  PendingReads pending_;  // by the event's descriptor
+  PendingReads pending_;  // by the event's descriptor and a number of its own: a descriptor comes again (event_of)
+  std::atomic<uint32_t> asked_{0};  // relaxed: only to be different
   SlowFailures slow_failures_;
   std::atomic<uint64_t> hits_{0}, misses_{0}, errors_{0}, too_slow_{0};  // relaxed: read for people only
 

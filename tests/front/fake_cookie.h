@@ -42,6 +42,18 @@ class FakeCookie final : public cachefiles::Cookie {
     mood_ = mood;
     changed_.notify_all();
   }
+  // From now on a cancelled request keeps its place, as one whose answer is on its way already.
+  void ignore_cancels() { deaf_ = true; }
+  // Fills what was asked for first, and says so before it returns.
+  void serve_first() {
+    std::unique_lock lock(mutex_);
+    ASSERT_FALSE(queue_.empty());
+    auto request = queue_.front();
+    queue_.pop_front();
+    lock.unlock();
+    fill(request->range);
+    request->finish(0);
+  }
   uint64_t requests() const { return requests_; }
   uint64_t cancelled() const { return cancelled_; }
 
@@ -86,7 +98,7 @@ class FakeCookie final : public cachefiles::Cookie {
     Request(FakeCookie& c, ByteRange r, UniqueFunction<void(int)> d) : cookie(c), range(r), done(std::move(d)) {}
     void cancel() override {
       ++cookie.cancelled_;
-      finish(-EINTR);
+      if (!cookie.deaf_) finish(-EINTR);
     }
     void finish(int status) {
       if (!finished.exchange(true)) done(status);
@@ -126,7 +138,7 @@ class FakeCookie final : public cachefiles::Cookie {
   Content content_;
   std::vector<std::atomic<bool>> present_;
   std::atomic<uint64_t> requests_{0}, cancelled_{0};
-  std::atomic<bool> replaced_{false};
+  std::atomic<bool> replaced_{false}, deaf_{false};
   std::mutex mutex_;
   std::condition_variable_any changed_;
   std::deque<std::shared_ptr<Request>> queue_;

@@ -162,6 +162,25 @@ TEST_F(MarkedFilesTest, WhoWaitsTooLongGetsAnErrorOnce) {
   EXPECT_EQ((*marks)->stat().too_slow, 1u);  // the kernel's second try was answered by the first
 }
 
+// The kernel names events by descriptors, whose numbers come again.
+TEST_F(MarkedFilesTest, ALateAnswerIsNotForWhoeverHasTheNumberNow) {
+  auto marks = MarkedFiles::create({.read_limit = std::chrono::milliseconds(1200)});
+  auto data = cookie();
+  data->set_mood(FakeCookie::Mood::kHold);
+  data->ignore_cancels();
+  auto mounted = mount(**marks, data);
+  ASSERT_TRUE(mounted) << mounted.error().what;
+  EXPECT_EQ(reader(mounted->path, 1 << 20)->wait(), EIO);
+  ASSERT_TRUE(eventually([&] { return data->cancelled() == data->requests(); }));
+  const uint64_t late = data->requests();
+  auto next = reader(mounted->path, 5 << 20);
+  ASSERT_TRUE(eventually([&] { return data->requests() > late; }));
+  for (uint64_t i = 0; i < late; ++i) data->serve_first();
+  EXPECT_EQ((*marks)->stat().waiting, 1u) << "its bytes have not come";
+  data->set_mood(FakeCookie::Mood::kFill);
+  EXPECT_EQ(next->wait(), 0);
+}
+
 TEST_F(MarkedFilesTest, AReaderThatIsKilledIsGoneAtOnce) {
   auto marks = MarkedFiles::create({});
   auto data = cookie();
