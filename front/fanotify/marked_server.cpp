@@ -142,6 +142,7 @@ std::shared_ptr<MarkedFiles::File> MarkedFiles::Server::file_of(const std::optio
 
 void MarkedFiles::Server::queue(Miss miss) {
   std::lock_guard lock(queue_mutex_);
+  if (stopping_) return answer(miss.event, false);  // stop() may have looked through it for the last time
   queue_.push_back(std::move(miss));
   queued_.notify_one();
 }
