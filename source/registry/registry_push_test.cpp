@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "base/file.h"
 #include "base/guarded.h"
 #include "base/temporary_directory.h"
@@ -111,7 +113,7 @@ TEST(RegistryPush, AFileIsReadInPiecesWhileItIsSent) {
 
 TEST(RegistryPush, AnUploadThatBreaksOffIsSentAgainFromItsStart) {
   PushRegistry registry;
-  int uploads = 0;
+  std::atomic<int> uploads{0};  // each connection is served by a thread of its own
   ScriptedServer flaky([&](const Request& request) -> Response {
     if (request.method == "PUT" && ++uploads == 1) return {.no_answer = true};
     return registry.answer(request);
