@@ -157,7 +157,7 @@ void adopt(Supervision& supervision, Child child, const char* lock_path, const c
     const int pidfd = pid > 1 ? int(::syscall(SYS_pidfd_open, pid, 0)) : -1;
     if (pidfd >= 0 && is_locked(lock)) {  // still: the number is its own
       g_adopted[g_adopted_count++] = {child, pid, pidfd};
-      supervision.state(child).started(pid, std::chrono::steady_clock::now());
+      supervision.state(child).adopted(pid, std::chrono::steady_clock::now());
       // It looks for us at once, and we hold what it holds.
       if (child == Child::kHydrantd) ::syscall(SYS_pidfd_send_signal, pidfd, SIGHUP, nullptr, 0);
     } else if (pidfd >= 0) {

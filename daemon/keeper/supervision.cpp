@@ -10,12 +10,19 @@ void ChildState::started(int pid, Instant now) {
   started_ = now;
 }
 
+void ChildState::adopted(int pid, Instant now) { started(pid, now - kShort); }
+
 void ChildState::ended(Instant now) {
-  if (running() && now - started_ >= kShort) backoff_ = kFirstBackoff;
+  const bool long_life = running() && now - started_ >= kShort;
   if (running()) first_life_ = false;
   pid_ = 0;
-  start_at_ = now + backoff_;
-  backoff_ = std::min<Duration>(backoff_ * 2, kLongestBackoff);
+  if (long_life) {
+    backoff_ = kFirstBackoff;
+    start_at_ = now;
+  } else {
+    start_at_ = now + backoff_;
+    backoff_ = std::min<Duration>(backoff_ * 2, kLongestBackoff);
+  }
 }
 
 void ChildState::ready() {

@@ -12,7 +12,7 @@ namespace hydrant::daemon::keeper {
 inline constexpr Duration kFirstBackoff = std::chrono::milliseconds(50);
 inline constexpr Duration kLongestBackoff = std::chrono::seconds(5);
 inline constexpr Duration kSteady = std::chrono::seconds(10);  // a life this long was no crash at start
-inline constexpr Duration kShort = std::chrono::seconds(1);    // a life this short makes the next backoff longer
+inline constexpr Duration kShort = std::chrono::seconds(1);    // a life shorter than this makes the next backoff longer
 inline constexpr Duration kTermGrace = std::chrono::seconds(10);
 
 // One child's lives. No allocation. Owned by the keeper's only thread.
@@ -26,9 +26,12 @@ class ChildState {
   std::optional<Instant> start_at() const { return running() ? std::nullopt : std::optional(start_at_); }
 
   void started(int pid, Instant now);
-  // It died or could not be started: the next life begins after the backoff, which doubles with each short life.
+  // It runs already, nobody knows since when: its life counts as one that was not short.
+  void adopted(int pid, Instant now);
+  // It died or could not be started. The next life begins at once, for readers wait; but after a short one only when
+  // the backoff is over, which doubles with each.
   void ended(Instant now);
-  // It said that it works: whatever ends it now, the next one need not wait.
+  // It said that it works: whatever ends it now, the next one need not wait for long.
   void ready();
   Duration backoff() const { return backoff_; }
   // Of a running child: nothing has gone wrong before, and it has not run for long.

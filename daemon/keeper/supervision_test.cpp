@@ -46,9 +46,19 @@ TEST_F(SupervisionTest, ShortLivesDoubleTheBackoffUpToItsLimitAndALongOneResetsI
     supervision_.state(Child::kFetchd).started(20, now_);
     expected = std::min<Duration>(expected * 2, 5s);
   }
-  now_ += 10s;
+  now_ += 1s;
+  supervision_.ended(20, std::nullopt, now_);
+  ASSERT_EQ(supervision_.due(now_), Child::kFetchd) << "at once";
+  supervision_.state(Child::kFetchd).started(20, now_);
   supervision_.ended(20, std::nullopt, now_);
   EXPECT_EQ(supervision_.next_event(), now_ + 50ms);
+}
+
+TEST_F(SupervisionTest, WhatAnEarlierKeeperStartedIsStartedAgainAtOnce) {
+  supervision_.state(Child::kHydrantd).adopted(10, now_);
+  supervision_.state(Child::kFetchd).adopted(20, now_);
+  supervision_.ended(10, std::nullopt, now_);
+  EXPECT_EQ(supervision_.due(now_), Child::kHydrantd);
 }
 
 TEST_F(SupervisionTest, AFailedStartCountsAsAShortLife) {
