@@ -37,6 +37,7 @@ void RequestLoop::run(std::stop_token stop) {
       continue;
     }
     std::shared_ptr<Control> control = *std::move(connected);
+    bool stood = false;
     *control_.lock() = control;
     if (stop.stop_requested()) control->stop();  // the destructor may have looked before we were there
     // What another daemon had read and not answered comes again.
@@ -50,14 +51,18 @@ void RequestLoop::run(std::stop_token stop) {
       if (options_.attached) options_.attached();
       serve(*control);
       attached_.store(false, std::memory_order_relaxed);
-      // A hydrantd that accepts us only to drop us again is not asked any more often than one that is away.
-      if (Clock::system().now() - began >= options_.longest_backoff) backoff = options_.first_backoff;
+      // A hydrantd that accepts us only to drop us again is not asked any more often than one that is away. After one
+      // that served we go to the next one at once, for readers wait: where its sockets are held, that is in their
+      // backlog.
+      stood = Clock::system().now() - began >= options_.longest_backoff;
+      if (stood) backoff = options_.first_backoff;
     }
     objects_.close_all();
     control_.lock()->reset();
     control.reset();
     if (!stop.stop_requested()) {
       log::info("channel.lost");
+      if (stood) continue;
       nap(stop, backoff);
       backoff = std::min(backoff * 2, options_.longest_backoff);
     }

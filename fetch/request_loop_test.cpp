@@ -187,6 +187,28 @@ TEST_F(RequestLoopTest, AHydrantdThatDropsUsAtOnceIsAskedLessAndLess) {
   }
 }
 
+TEST_F(RequestLoopTest, AfterAHydrantdThatServedTheNextOneIsAskedAtOnce) {
+  loop_.reset();
+  std::mutex mutex;
+  std::condition_variable changed;
+  int connects = 0;
+  RequestLoopOptions options;
+  options.first_backoff = 1h;
+  options.longest_backoff = 0s;  // whatever stood, stood for that long
+  RequestLoop loop(
+      [&](Deadline) -> Result<std::unique_ptr<Control>> {
+        auto control = std::make_unique<FakeControl>();
+        control->stop();
+        std::lock_guard lock(mutex);
+        ++connects;
+        changed.notify_all();
+        return control;
+      },
+      *objects_, options);
+  std::unique_lock lock(mutex);
+  EXPECT_TRUE(changed.wait_until(lock, soon().at(), [&] { return connects >= 2; }));
+}
+
 TEST_F(RequestLoopTest, CloseDropsTheHandle) {
   auto handle = std::make_shared<FakeHandle>();
   std::weak_ptr<FakeHandle> seen = handle;
