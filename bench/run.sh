@@ -16,6 +16,8 @@ echo "== sequential reads of one big file"
 "${apart[@]}" bench/sequential_read.py
 echo "== mounting an image of many layers by its index"
 "${apart[@]}" bench/many_layers.py
+echo "== takeover of many mounts, and what surviving costs"
+unshare --net "${apart[@]}" bench/survive.py
 echo "== time to ready of the demo image"
 scripts/demo.sh --json
 echo "== reading and indexing its largest layer"

@@ -5,15 +5,11 @@ times, each cold read of a fresh root; the medians are printed, and what a cold 
 other load on the machine does not change. With VERIFY=both each root comes twice, its blocks checked by hydrantd as well and by fetchd
 alone."""
 
-import gzip
 import os
-import pathlib
-import random
 import statistics
-import subprocess
-import time
 
 import oci
+from big_file import drop_caches, rate, read, read_cold_and_warm, write_image
 from sandbox import Hydrant, Registry, small_disk
 
 SIZE = int(os.environ.get("SIZE_MB", "256")) << 20
@@ -22,29 +18,9 @@ CACHED_READS = 5
 CHECKERS = ("engine", "fetchd") if os.environ.get("VERIFY") == "both" else ("engine",)
 
 
-def timed(*command, output=subprocess.DEVNULL):
-    start = time.monotonic()
-    subprocess.run(list(map(str, command)), check=True, stdout=output)
-    return SIZE / (time.monotonic() - start) / 1e6
-
-
-def drop_caches():
-    subprocess.run(["sync"], check=True)
-    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n")
-
-
-def read(path):
-    return timed("dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none")
-
-
 def read_cached(path):
     """The best of some: the first read of a cached page still moves it among the kernel's lists."""
     return max(read(path) for _ in range(CACHED_READS))
-
-
-def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(disk, reference, url, plain, checker, figures):
@@ -56,14 +32,9 @@ def measure(disk, reference, url, plain, checker, figures):
         hydrant.ok("index", reference)
         mounted = hydrant.mount(reference) / "big"
         drop_caches()
-        note("curl", timed("curl", "-sf", "-o", "/dev/null", url))
-        daemons = hydrant.daemons()
-        before = {name: cpu_seconds(pid) for name, pid in daemons.items()}
-        note("cold", read(mounted))
-        for name in ("hydrantd", "hydrant-fetchd"):
-            note(name, (cpu_seconds(daemons[name]) - before[name]) / SIZE * 1e9)
-        drop_caches()
-        note("warm", read(mounted))
+        note("curl", rate(SIZE, "curl", "-sf", "-o", "/dev/null", url))
+        for name, value in read_cold_and_warm(hydrant, mounted).items():
+            note(name, value)
         note("cached", read_cached(mounted))
         hydrant.ok("umount", mounted.parent)
         mounted = hydrant.mount(reference) / "big"
@@ -77,22 +48,13 @@ def measure(disk, reference, url, plain, checker, figures):
 def main():
     figures = {checker: {} for checker in CHECKERS}
     with small_disk(6144) as disk, Registry() as registry:
-        top = disk / "top"
-        top.mkdir()
-        generator = random.Random(1)
-        with open(top / "big", "wb") as file:
-            for _ in range(SIZE >> 20):
-                file.write(generator.randbytes(1 << 20))
-        image = oci.Image(disk / "image")
-        tar = oci.tar_directory(top)
-        image.add_layer(tar, stored=gzip.compress(tar, 1, mtime=0))
-        image.finish()
+        image = write_image(disk, SIZE)
         oci.push(image.directory, registry.port, "big")
         reference = registry.name("big:latest")
         url = f"http://127.0.0.1:{registry.port}/v2/big/blobs/{image.layers[0]['digest']}"
         for _ in range(ROUNDS):
             for checker in CHECKERS:
-                measure(disk, reference, url, top / "big", checker, figures[checker])
+                measure(disk, reference, url, disk / "top/big", checker, figures[checker])
     for checker in CHECKERS:
         print(f"checked by {checker}")
         show({name: statistics.median(values) for name, values in figures[checker].items()})

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 
+from big_file import drop_caches
 from sandbox import BUILD, Hydrant, Registry, small_disk, wait_until
 from shaped_link import SERVER, Link
 
@@ -32,11 +33,6 @@ def ready_when(imported):
 def read_share(percent):
     chosen = f"NR * {percent} % 100 < {percent}"
     return ("sh", "-c", f"find / -xdev -type f 2> /dev/null | sort | awk '{chosen}' | tr '\\n' '\\0' | xargs -0 cat 2> /dev/null | wc -c")
-
-
-def drop_caches():
-    subprocess.run(["sync"], check=True)
-    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n")
 
 
 def first_line_at(command):
@@ -167,8 +163,7 @@ def compare(link, image, rounds, ready, shares):
     with contextlib.ExitStack() as outer:
         registry = outer.enter_context(Registry(address=SERVER, prefix=link.prefix))
         reference = registry.name(IMAGE) + ":latest"
-        subprocess.run([*link.prefix, "skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false",
-                        f"oci:{image}", f"docker://{reference}"], check=True)
+        link.push(image, reference)
         with contextlib.ExitStack() as stack:
             teacher = Lazy(stack, reference, "learning")
             teacher.hydrant.ok("index", "--plain-http", reference)
