@@ -4,9 +4,19 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 
 namespace hydrant::daemon::keeper {
+
+std::optional<Duration> parse_hold(std::string_view text) {
+  constexpr int kLongest = 3600;
+  int seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || seconds < 1 || seconds > kLongest)
+    return std::nullopt;
+  return std::chrono::seconds(seconds);
+}
 
 Notice parse_notice(std::string_view text) {
   Notice notice;

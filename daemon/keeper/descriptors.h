@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string_view>
 
 #include "daemon/keeper/supervision.h"
@@ -11,12 +12,15 @@ namespace hydrant::daemon::keeper {
 
 // Readers wait as long as a hydrantd that lives would let them; then the descriptors are closed and they get EIO.
 inline constexpr Duration kHoldLimit = std::chrono::seconds(60);
+// What `--hold` says: whole seconds, 1..3600, or nothing that can be understood.
+std::optional<Duration> parse_hold(std::string_view text);
 
 // How long descriptors are held without a hydrantd that is ready. No system calls.
 class Hold {
  public:
+  explicit Hold(Duration limit = kHoldLimit) : limit_(limit) {}
   void lost(Instant now) {
-    if (until_ == kNever) until_ = now + kHoldLimit;
+    if (until_ == kNever) until_ = now + limit_;
   }
   void ready() { until_ = kNever; }
   bool over(Instant now) const { return now >= until_; }
@@ -24,6 +28,7 @@ class Hold {
   Instant until() const { return until_; }
 
  private:
+  Duration limit_;
   Instant until_ = kNever;
 };
 

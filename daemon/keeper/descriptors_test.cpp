@@ -24,6 +24,16 @@ TEST(Hold, LastsFromTheFirstDeathToReady) {
   EXPECT_FALSE(hold.over(now + 1h));
 }
 
+TEST(Hold, LastsAsLongAsItIsTold) {
+  Instant now{1h};
+  Hold hold(*parse_hold("2"));
+  hold.lost(now);
+  EXPECT_EQ(hold.until(), now + 2s);
+  EXPECT_EQ(parse_hold("3600"), Duration(3600s));
+  for (const char* text : {"", "0", "-1", "3601", "1.5", "2s", " 2", "99999999999"})
+    EXPECT_FALSE(parse_hold(text)) << text;
+}
+
 TEST(Notice, IsWhatSdNotifySends) {
   auto store = parse_notice("FDSTORE=1\nFDPOLL=0\nFDNAME=fuse\n");
   EXPECT_EQ(store.kind, Notice::Kind::kStore);

@@ -67,9 +67,10 @@ char g_guard_path[PATH_MAX];
 
 [[noreturn]] void usage() {
   std::fprintf(stderr,
-               "usage: hydrant-keeper --root DIR [--foreground] [--fetchd-args ARG…]\n"
+               "usage: hydrant-keeper --root DIR [--foreground] [--hold SECONDS] [--fetchd-args ARG…]\n"
                "  --root DIR          the root that hydrantd and hydrant-fetchd serve\n"
                "  --foreground        stay attached to the terminal\n"
+               "  --hold SECONDS      how long readers wait for a hydrantd that works, 1..3600 (60)\n"
                "  --fetchd-args ARG…  everything after this goes to hydrant-fetchd\n");
   std::exit(2);
 }
@@ -372,14 +373,13 @@ void see_off(Supervision& supervision, Hold& hold) {
 }
 
 // Returns the exit status: 0 after an ordered stop, else that of the child that could not be started.
-int supervise(const char* run) {
+int supervise(const char* run, Hold hold) {
   sigset_t signals;
   sigemptyset(&signals);
   for (int number : {SIGTERM, SIGINT, SIGCHLD}) sigaddset(&signals, number);
   ::sigprocmask(SIG_BLOCK, &signals, nullptr);
   int signal_fd = ::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signal_fd < 0) die(1, "signalfd", "");
-  Hold hold;
   Supervision supervision(std::chrono::steady_clock::now());
   static char hydrantd_lock[PATH_MAX], fetchd_lock[PATH_MAX], fetchd_pid[PATH_MAX];
   join(hydrantd_lock, run, "/hydrantd.lock");
@@ -420,6 +420,7 @@ int supervise(const char* run) {
 int main(int argc, char** argv) {
   const char* root = nullptr;
   bool foreground = false;
+  Duration hold = kHoldLimit;
   int fetchd_arguments = argc;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--root") && i + 1 < argc) {
@@ -428,6 +429,10 @@ int main(int argc, char** argv) {
       root = argv[i] + 7;
     } else if (!std::strcmp(argv[i], "--foreground")) {
       foreground = true;
+    } else if (!std::strcmp(argv[i], "--hold") && i + 1 < argc) {
+      const auto limit = parse_hold(argv[++i]);
+      if (!limit) usage();
+      hold = *limit;
     } else if (!std::strcmp(argv[i], "--fetchd-args")) {
       fetchd_arguments = i + 1;
       break;
@@ -465,7 +470,7 @@ int main(int argc, char** argv) {
   write_pid();
   lower_oom_score();
   copy_environment();
-  int status = supervise(run);
+  int status = supervise(run, Hold(hold));
   // The file stays: unlinking it could leave two holders of two locks.
   return ::ftruncate(g_pid_file, 0) && status == 0 ? 1 : status;
 }
