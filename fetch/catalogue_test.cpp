@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "fetch/credential_store.h"
+#include "proto/admin.h"
 
 namespace hydrant::fetch {
 namespace {
@@ -72,6 +73,56 @@ TEST(Catalogue, KeepsImagesObjectsAndTagsOverAReopen) {
   EXPECT_EQ(image->devices, (std::vector<std::string>{"b", "a"}));
   EXPECT_EQ((*catalogue)->tag("registry/app", "1"), sha256(as_bytes("m")));
   EXPECT_EQ((*catalogue)->document(sha256(as_bytes("m")))->body, "m");
+}
+
+// Schema 1 as it was released, with rows of it: never to be edited, only joined by later schemas. Every later
+// hydrant-fetchd reads it.
+TEST(Catalogue, TheGoldenSchemaStaysReadable) {
+  TempDirectory directory;
+  auto golden = read_file(HYDRANT_TESTDATA "/catalogue-v1.sql");
+  ASSERT_TRUE(golden) << golden.error().what;
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open((directory / "c.db").c_str(), &db), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(db, golden->c_str(), nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
+  sqlite3_close(db);
+
+  auto opened = Catalogue::open(directory / "c.db");
+  ASSERT_TRUE(opened) << opened.error().what;
+  Catalogue& catalogue = **opened;
+  const std::string device = "46296a82eecce47d220cfb6dee213031f0abf20f9db7027e80f9a5956b9086d2";
+  const std::string manifest = "f9c56ee15debc357a1eea96561c956e8b9ce752bc952d8174d2c8f04206f1d44";
+  auto layer = catalogue.object(device);
+  ASSERT_TRUE(layer) << layer.error().what;
+  EXPECT_EQ(layer->kind, ObjectKind::kLayer);
+  EXPECT_EQ(layer->size, 3149824U);
+  EXPECT_EQ(layer->source, "registry:5000/small:latest");
+  EXPECT_EQ(layer->plain_http, std::optional(true));
+  EXPECT_EQ(layer->layer.hex(), "39d89d115f682d2a894b62d8e40225905c6d6512b423834c4c2519ebbbb9e56f");
+  EXPECT_EQ(layer->stored_size, 3147273U);
+  auto image = catalogue.image_by_key("c10395ce6c8fc97b57b5ce8521a11c8f1e305ee15d71e673f74c499b26d5277b");
+  ASSERT_TRUE(image) << image.error().what;
+  EXPECT_EQ(image->fsid, "b81f562ffdddddb5a61d28dc0af0163830d4815080c1a9ca3167cb01909d295a");
+  EXPECT_EQ(image->manifest, "sha256:" + manifest);
+  EXPECT_EQ(image->platform, "linux/amd64");
+  EXPECT_EQ(image->devices, std::vector{device});
+  EXPECT_EQ(catalogue.object(image->fsid)->kind, ObjectKind::kMetadata);
+  auto facts = proto::parse_image_facts(image->facts);
+  ASSERT_TRUE(facts) << facts.error().what;
+  ASSERT_EQ(facts->layers.size(), 1U);
+  EXPECT_TRUE(facts->layers[0].lazy);
+  EXPECT_EQ(facts->layers[0].proof.granule, 131072U);
+  EXPECT_EQ(facts->unpacked_bytes, 3145734U);
+  auto file = catalogue.object_called("app");
+  ASSERT_TRUE(file) << file.error().what;
+  EXPECT_EQ(file->kind, ObjectKind::kFile);
+  EXPECT_EQ(file->plain_http, std::nullopt);
+  EXPECT_EQ(proto::parse_image_facts(
+                catalogue.image("d1ace59ad8ace244a4bf4482be355fd65e798d7b313f7f0d677d39ecdb753b4e")->facts)
+                ->form,
+            "file");
+  EXPECT_EQ(catalogue.tag("registry:5000/small", "latest")->hex(), manifest);
+  EXPECT_EQ(catalogue.document(*Digest::parse("sha256:" + manifest))->body, R"({"schemaVersion": 2})");
+  EXPECT_TRUE(catalogue.put_image(image_row(), {layer_row("a"), layer_row("b")})) << "it is written to as well";
 }
 
 TEST(Catalogue, ANameIsForOneObjectForGood) {
@@ -146,6 +197,15 @@ TEST(CredentialStore, KeepsConfigsOverAReopenForItsOwnerAlone) {
   EXPECT_EQ(found->find("r.example", "app", Deadline::after(std::chrono::seconds(1)))->password, "pass");
   EXPECT_TRUE(
       (*store)->find("other.example")->find("r.example", "app", Deadline::after(std::chrono::seconds(1)))->empty());
+}
+
+// Version 1: never to be edited, only joined by later ones.
+TEST(CredentialStore, TheGoldenFileStaysReadable) {
+  auto store = CredentialStore::open(HYDRANT_TESTDATA "/credentials-v1.json");
+  ASSERT_TRUE(store) << store.error().what;
+  auto found = (*store)->find("r.example");
+  ASSERT_TRUE(found) << found.error().what;
+  EXPECT_EQ(found->find("r.example", "app", Deadline::after(std::chrono::seconds(1)))->password, "pass");
 }
 
 TEST(CredentialStore, NeverQuotesABrokenConfig) {

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "base/file.h"
+
 namespace hydrant::proto {
 namespace {
 
@@ -12,6 +16,19 @@ TEST(HandedEvents, WhatIsWrittenIsRead) {
   auto read = decode_handed_events(encode_handed_events(kEvents));
   ASSERT_TRUE(read) << read.error().what;
   EXPECT_EQ(*read, kEvents);
+}
+
+// The golden file of docs/formats/handover.md: a change of the format needs a new version and a decoder for the old
+// one.
+TEST(HandedEvents, TheFormatDoesNotDrift) {
+  const std::vector<HandedEvent> events = {
+      {.number = 3, .device = 0x801, .inode = 12, .range = {4096, 8192}},
+      {.number = 5, .device = 0xfd00000001, .inode = 13, .range = {0, UINT64_MAX}}};
+  auto golden = read_file(HYDRANT_TESTDATA "/handed-events-v1.bin");
+  ASSERT_TRUE(golden) << golden.error().what;
+  const Bytes bytes = as_bytes(*golden);
+  EXPECT_EQ(decode_handed_events(bytes).value(), events);
+  EXPECT_TRUE(std::ranges::equal(encode_handed_events(events), bytes));
 }
 
 TEST(HandedEvents, ASlotIsFreeUntilItIsMarked) {

@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
+
 namespace hydrant::proto {
 namespace {
 
@@ -43,6 +45,19 @@ TEST(IndexArtifact, ArrivesAsItWasSent) {
   EXPECT_EQ(signed_text(*got), signed_text(sent));
   EXPECT_EQ(got->of(digest_of("l2"))->index, digest_of("i2"));
   EXPECT_EQ(got->of(digest_of("l3")), nullptr);
+}
+
+// The golden files of docs/formats/index-artifact.md: what is in registries stays signed and readable.
+TEST(IndexArtifact, TheFormatDoesNotDrift) {
+  auto golden = read_file(HYDRANT_TESTDATA "/index-artifact-v1.json");
+  auto signed_golden = read_file(HYDRANT_TESTDATA "/index-artifact-v1.signed");
+  ASSERT_TRUE(golden && signed_golden);
+  auto got = decode(*golden);
+  ASSERT_TRUE(got) << got.error().what;
+  EXPECT_EQ(got->layers, example().layers);
+  EXPECT_EQ(got->prefetch, example().prefetch);
+  EXPECT_EQ(signed_text(*got), *signed_golden);
+  EXPECT_EQ(encode(example()), *golden);
 }
 
 TEST(IndexArtifact, ASignatureCoversTheSubjectAndEveryBlob) {

@@ -2,19 +2,32 @@
 
 #include <gtest/gtest.h>
 
+#include "base/file.h"
+
 namespace hydrant::proto {
 namespace {
 
-TEST(PrefetchListTest, ComesBackAsItWas) {
-  PrefetchList list{
+PrefetchList sample() {
+  return {
       .subject = "sha256:abc",
       .runs = 3,
       .entries = {
           {.layer = sha256(as_bytes("a")), .path = "usr/bin/a b\"", .ms = 5, .hits = 3},
           {.layer = sha256(as_bytes("b")), .path = "lib/ü", .offset = 65536, .length = 131072, .ms = 70, .hits = 2}}};
-  auto back = decode_prefetch_list(encode(list));
+}
+
+TEST(PrefetchListTest, ComesBackAsItWas) {
+  auto back = decode_prefetch_list(encode(sample()));
   ASSERT_TRUE(back) << back.error().what;
-  EXPECT_EQ(*back, list);
+  EXPECT_EQ(*back, sample());
+}
+
+// The golden file of docs/formats/prefetch-list.md.
+TEST(PrefetchListTest, TheFormatDoesNotDrift) {
+  auto golden = read_file(HYDRANT_TESTDATA "/prefetch-list-v1.json");
+  ASSERT_TRUE(golden) << golden.error().what;
+  EXPECT_EQ(decode_prefetch_list(*golden).value(), sample());
+  EXPECT_EQ(encode(sample()), *golden);
 }
 
 TEST(PrefetchListTest, WhatIsNoneIsRefused) {
