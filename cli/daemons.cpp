@@ -150,6 +150,10 @@ bool RunningProcess::alive() const {
   return handle && ::poll(&end, 1, 0) == 0;
 }
 
+void RunningProcess::signal(int number) const {
+  if (handle) ::syscall(SYS_pidfd_send_signal, handle.get(), number, nullptr, 0);
+}
+
 std::optional<RunningProcess> Daemons::keeper() const {
   auto file = open_file(run_dir() + "/keeper.pid", O_RDONLY);
   if (!file) return std::nullopt;

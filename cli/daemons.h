@@ -19,6 +19,7 @@ struct RunningProcess {
 
   static RunningProcess of(pid_t pid);
   bool alive() const;
+  void signal(int number) const;
 };
 
 struct Daemons {

@@ -3,6 +3,7 @@
 #include <sys/file.h>
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <vector>
 
@@ -83,11 +84,16 @@ Outcome run_stop(const CommonOptions& common, const StopOptions& options) {
   // Sockets go first and locks last: who mounts before the processes have ended finds them in the way.
   std::vector<RunningProcess> ending;
   ending.push_back(RunningProcess::of(static_cast<pid_t>(status->pid)));
-  if (auto keeper = daemons.keeper()) ending.push_back(*std::move(keeper));
+  auto keeper = daemons.keeper();
   Deadline deadline = Deadline::after(from_seconds(options.timeout_s));
   Patience patience{.total = deadline, .silence = from_seconds(options.timeout_s)};
   auto stopped = hydrantd->call<proto::EmptyReply>(HydrantdRequest(proto::StopRequest{}), patience);
   if (!stopped) return give_up(std::move(stopped).error());
+  // One that took in a hydrantd of somebody else's hears nothing of this from it, and would start the next one.
+  if (keeper) {
+    keeper->signal(SIGTERM);
+    ending.push_back(*std::move(keeper));
+  }
   if (auto fetchd = daemons.fetchd()) {
     if (auto about = fetchd->call<proto::StatusReply>(FetchdRequest(proto::StatusRequest{}), patience))
       ending.push_back(RunningProcess::of(static_cast<pid_t>(about->pid)));

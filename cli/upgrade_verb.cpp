@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/file.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -124,7 +123,7 @@ class Upgrade {
     words->front() = binaries + "/hydrant-keeper";
     words->erase(std::remove(words->begin(), std::find(words->begin(), words->end(), "--fetchd-args"), "--foreground"),
                  std::find(words->begin(), words->end(), "--fetchd-args"));
-    ::syscall(SYS_pidfd_send_signal, old->handle.get(), SIGKILL, nullptr, 0);
+    old->signal(SIGKILL);
     if (!wait_for([&] { return !old->alive(); }))
       return give_up({ExitStatus::kTooSlow, "the old hydrant-keeper stays"});
     if (auto started = run_program(*words, *environment, directory.string()); !started) return give_up(started.error());

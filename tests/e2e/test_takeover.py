@@ -107,6 +107,12 @@ class Takeover(Case):
         self.hydrant.ok("stop")
         wait_until(lambda: not self.hydrant.daemons(), what="all of them have ended")
 
+    def test_a_stop_is_one_for_a_keeper_that_hydrantd_does_not_know_of(self):
+        self.hydrant.start_daemons()
+        self.hydrant.start_keeper()
+        self.hydrant.ok("stop")
+        wait_until(lambda: not self.hydrant.daemons(), what="all of them have ended")
+
     def test_the_lock_that_a_dead_keeper_left_to_a_child_is_waited_for(self):
         lock = self.hydrant.root / "run/keeper.pid"
         lock.parent.mkdir(parents=True)
