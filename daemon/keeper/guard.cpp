@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/fanotify.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -16,6 +17,8 @@
 #include <climits>
 #include <csignal>
 #include <cstring>
+
+#include "proto/handed_events.h"
 
 namespace hydrant::daemon::keeper {
 
@@ -91,6 +94,31 @@ void deny_new_ones(int group) {
   }
 }
 
+// Reserved before it runs: a late starter must not take itself for the latest.
+uint64_t next_number(int record) {
+  uint64_t number = 0;
+  (void)!::pread(record, &number, sizeof number, proto::kHandedEventsGuardsMade);
+  ++number;
+  (void)!::pwrite(record, &number, sizeof number, proto::kHandedEventsGuardsMade);
+  return number;
+}
+
+// Where the latest guard that runs has its number; null when it cannot be seen.
+uint64_t* latest_in(int record) {
+  void* at = ::mmap(nullptr, proto::kHandedEventsHeader, PROT_READ | PROT_WRITE, MAP_SHARED, record, 0);
+  if (at == MAP_FAILED) return nullptr;
+  return reinterpret_cast<uint64_t*>(static_cast<std::byte*>(at) + proto::kHandedEventsGuard);
+}
+
+// False: a later one runs.
+bool is_latest(uint64_t* latest, uint64_t number) {
+  if (!latest) return true;
+  uint64_t seen = __atomic_load_n(latest, __ATOMIC_SEQ_CST);
+  while (seen < number)
+    if (__atomic_compare_exchange_n(latest, &seen, number, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return true;
+  return seen == number;
+}
+
 void close_all_but(const int (&held)[kGuardedCount], const int (&others)[3]) {
   constexpr int kHighest = 4096;  // the keeper has few
   for (int fd = 3; fd < kHighest; ++fd) {
@@ -110,8 +138,9 @@ void Guard::prepare(const char* socket_path, char* name) {
 }
 
 // Nothing here is allocated, and nothing can end it but SIGKILL.
-void Guard::serve(const int (&held)[kGuardedCount], int keeper, int hydrantd) {
+void Guard::serve(const int (&held)[kGuardedCount], int keeper, int hydrantd, uint64_t number) {
   const int group = held[0];
+  uint64_t* latest = latest_in(held[2]);
   ::setsid();
   sigset_t all;
   sigfillset(&all);
@@ -123,6 +152,7 @@ void Guard::serve(const int (&held)[kGuardedCount], int keeper, int hydrantd) {
     std::memset(name_, 0, room);
     std::memcpy(name_, kName, sizeof kName - 1);
   }
+  if (!is_latest(latest, number)) ::_exit(0);
   bool denying = false, keeper_lives = true, hydrantd_lives = hydrantd >= 0;
   for (;;) {
     pollfd sources[] = {{listener, POLLIN, 0},
@@ -130,6 +160,7 @@ void Guard::serve(const int (&held)[kGuardedCount], int keeper, int hydrantd) {
                         {hydrantd_lives ? hydrantd : -1, POLLIN, 0},
                         {denying ? group : -1, POLLIN, 0}};
     if (::poll(sources, 4, -1) < 0) continue;
+    if (!is_latest(latest, number)) ::_exit(0);
     char word = 0;
     bool told = false;
     if (sources[1].revents) {
@@ -184,10 +215,11 @@ void Guard::renew(const Descriptors& held, int hydrantd) {
     if ((guarded[i] = held.find(kGuardedNames[i])) < 0) return end();
   const int before = pid_, before_pipe = pipe_;
   const int pidfd = hydrantd > 0 ? int(::syscall(SYS_pidfd_open, hydrantd, 0)) : -1;
+  const uint64_t number = next_number(guarded[2]);
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) == 0) {
     pid_ = ::fork();
-    if (pid_ == 0) serve(guarded, ends[0], pidfd);
+    if (pid_ == 0) serve(guarded, ends[0], pidfd, number);
     ::close(ends[0]);
     if (pid_ < 0) {
       pid_ = before;  // better one that knows less than none

@@ -3,6 +3,7 @@
 // them, and denies every read once both are gone.
 #pragma once
 
+#include <cstdint>
 #include <iterator>
 #include <string_view>
 
@@ -16,6 +17,10 @@ inline constexpr std::string_view kGuardedNames[] = {kGuarded, "fanotify-files",
 inline constexpr size_t kGuardedCount = std::size(kGuardedNames);
 inline constexpr std::string_view kGuardedPrefix = "fanotify";  // so begin all of them
 
+// There may be an earlier one that a keeper left and the next did not find: it was busy, or not listening yet. It must
+// not deny what the next hydrantd serves. So guards are numbered, in the record of events, which goes where the group
+// goes: one that sees a later one run ends.
+//
 // No allocation. Owned by the keeper's only thread.
 class Guard {
  public:
@@ -33,7 +38,7 @@ class Guard {
   int pid() const { return pid_; }
 
  private:
-  [[noreturn]] void serve(const int (&held)[kGuardedCount], int keeper, int hydrantd);
+  [[noreturn]] void serve(const int (&held)[kGuardedCount], int keeper, int hydrantd, uint64_t number);
 
   const char* socket_path_ = nullptr;
   char* name_ = nullptr;

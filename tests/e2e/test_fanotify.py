@@ -93,6 +93,19 @@ class Fanotify(Case):
         self.hydrant.ok("umount", kills.directory)
         self.nothing_in_use()
 
+    def test_a_guard_that_the_next_keeper_did_not_find_denies_nothing(self):
+        kills = Kills(self.hydrant, PAGES, seed=7, front="fanotify")
+        left = self.hydrant.daemons()[GUARD]
+        os.kill(left, signal.SIGSTOP)
+        kills.kill("keeper")
+        os.kill(left, signal.SIGCONT)
+        for _ in range(2):
+            kills.kill("hydrantd")
+        seen = kills.result()
+        for what in ("wrong", "zeros", "failed", "hung"):
+            self.assertEqual(seen[what], 0, f"{seen}\n{self.hydrant.logs()}")
+        wait_until(lambda: Kills.gone(left), what="the guard that was left has ended")
+
     def test_upgrades_under_readers(self):
         kills = Kills(self.hydrant, PAGES, seed=7, front="fanotify")
         for _ in range(2):
