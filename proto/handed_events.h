@@ -21,8 +21,8 @@ inline constexpr size_t kHandedEventsSize = kHandedEventsHeader + kHandedEventsS
 
 inline constexpr size_t kHandedEventUsed = 0;         // in a slot, 8 bytes: 1 in use. Written last in, cleared first
 inline constexpr size_t kHandedEventsHighWater = 24;  // in the header, 8 bytes: no slot from this one on was ever used
-// In the header, 8 bytes each, the keeper's and its guards' (daemon/keeper/guard.h): how many guards were made, and which
-// of them is the latest that runs.
+// In the header, 8 bytes each, the keeper's and its guards' (daemon/keeper/guard.h): how many guards were made, and
+// which of them is the latest that runs.
 inline constexpr size_t kHandedEventsGuardsMade = 32;
 inline constexpr size_t kHandedEventsGuard = 40;
 

@@ -138,7 +138,7 @@ class Fanotify(Case):
                                     stdout=subprocess.PIPE, text=True) for number in range(100, 4000, 200)]
         waiting = lambda: self.hydrant.ok("stat", "--json", directory)["counters"]["hydrant_fanotify_waiting"]
         wait_until(lambda: waiting() >= len(readers), what="all of them wait")
-        self.kill(HYDRANTD, KEEPER)
+        self.kill(KEEPER, HYDRANTD)  # in this order: it would start the next one
         os.kill(pids[FETCHD], signal.SIGKILL)
         for reader in readers:
             self.assertEqual(reader.communicate(timeout=20)[0].strip(), "5")
