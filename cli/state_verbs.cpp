@@ -65,7 +65,9 @@ Outcome run_gc(const CommonOptions& common, const GcOptions& options) {
   std::string unpin = options.unpin;
   const std::string absolute = proto::absolute_source(unpin, std::filesystem::current_path().string());
   if (auto source = proto::SourceReference::parse(absolute); source && !unpin.empty()) unpin = source->display();
-  // Deleting takes the disk's time.
+  // A stuck daemon is found out within two seconds; deleting takes the disk's time.
+  if (auto status = hydrantd->call<proto::StatusReply>(HydrantdRequest(proto::StatusRequest{})); !status)
+    return give_up(std::move(status).error());
   auto reply =
       hydrantd->call<proto::GcReply>(HydrantdRequest(proto::GcRequest{.at_most = options.at_most, .unpin = unpin}),
                                      {.silence = std::chrono::minutes(10)});

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 
-from case import Case
+from case import TOO_SLOW, Case
 from sandbox import Relay, wait_until
 
 
@@ -134,6 +134,18 @@ class Faults(Case):
     def test_nobody_waits_twice_for_a_user_daemon_that_is_too_slow(self):
         self.hydrant.start_daemons("--read-limit", 6, fetchd=("--read-limit", 60))
         self.waits_once(6)
+
+    def test_who_asks_a_daemon_that_stands_still_is_told_so(self):
+        """gc, too, whose work may take minutes."""
+        self.works_afterwards()
+        hydrantd = self.hydrant.daemons()["hydrantd"]
+        os.kill(hydrantd, signal.SIGSTOP)
+        try:
+            for verb in ("ls", "gc", "stop"):
+                self.assertEqual(self.hydrant.run(verb, timeout=60).returncode, TOO_SLOW, verb)
+        finally:
+            os.kill(hydrantd, signal.SIGCONT)
+        self.hydrant.ok("gc")
 
     def test_a_reader_that_waits_can_be_killed(self):
         with Relay(self.registry.port) as relay:
