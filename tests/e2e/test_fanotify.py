@@ -12,7 +12,7 @@ from sandbox import Hydrant, kill_all, wait_until
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "fault"))
 import oracle  # noqa: E402
-from kills import FETCHD, HYDRANTD, KEEPER, Kills  # noqa: E402
+from kills import FETCHD, HYDRANTD, KEEPER, Kills, reader_of_a_page  # noqa: E402
 
 GUARD = "hydrant-guard"
 PAGES = 8192
@@ -131,11 +131,7 @@ class Fanotify(Case):
         directory = self.mount_oracle()
         pids = self.hydrant.daemons()
         os.kill(pids[FETCHD], signal.SIGSTOP)
-        program = ("import os,sys\nf=os.open(sys.argv[1],os.O_RDONLY)\n"
-                   "try:\n d=os.pread(f,4096,int(sys.argv[2])*4096)\n print('zeros' if d==bytes(4096) else 'bytes')\n"
-                   "except OSError as e: print(e.errno)\n")
-        readers = [subprocess.Popen(["/usr/bin/python3", "-c", program, directory / "oracle.bin", str(number)],
-                                    stdout=subprocess.PIPE, text=True) for number in range(100, 4000, 200)]
+        readers = [reader_of_a_page(directory / "oracle.bin", number) for number in range(100, 4000, 200)]
         waiting = lambda: self.hydrant.ok("stat", "--json", directory)["counters"]["hydrant_fanotify_waiting"]
         wait_until(lambda: waiting() >= len(readers), what="all of them wait")
         self.kill(KEEPER, HYDRANTD)  # in this order: it would start the next one

@@ -15,13 +15,9 @@ from sandbox import BIN, kill_all, wait_until
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "fault"))
 import oracle  # noqa: E402
-from kills import FETCHD, HYDRANTD, KEEPER  # noqa: E402
+from kills import FETCHD, HYDRANTD, KEEPER, reader_of_a_page  # noqa: E402
 
 PAGES = 8192
-# Reads one page and prints its number and what came of that.
-READER = ("import os,sys\nf=os.open(sys.argv[1],os.O_RDONLY)\n"
-          "try:\n d=os.pread(f,4096,int(sys.argv[2])*4096)\n print('zeros' if d==bytes(4096) else 'bytes')\n"
-          "except OSError as e: print(e.errno)\n")
 EIO = "5"
 
 
@@ -53,15 +49,11 @@ class Hold(Case):
     def readers_wait(self, directory, front):
         """Readers of what is not here, that hydrantd knows of."""
         os.kill(self.hydrant.daemons()[FETCHD], signal.SIGSTOP)
-        readers = [self.reader(directory, number) for number in range(1000, 5000, 1000)]
+        readers = [reader_of_a_page(directory / "oracle.bin", number) for number in range(1000, 5000, 1000)]
         counter = "hydrant_fanotify_waiting" if front == "fanotify" else "hydrant_front_waiting"
         wait_until(lambda: self.hydrant.ok("stat", "--json", directory)["counters"][counter] >= len(readers),
                    what="all of them wait")
         return readers
-
-    def reader(self, directory, number):
-        return subprocess.Popen(["/usr/bin/python3", "-c", READER, directory / "oracle.bin", str(number)], stdout=subprocess.PIPE,
-                                text=True)
 
     def fails_to_start(self, front, script):
         source = self.hydrant.base / "oracle.bin"
@@ -73,7 +65,7 @@ class Hold(Case):
         self.put_in_place(None, f"#!/bin/sh\necho >> {self.starts}\n{script}\n")
         kill_all(self.hydrant.daemons()[HYDRANTD])
         wait_until(self.starts.exists, what="the keeper tries the next one")
-        readers.append(self.reader(directory, 6000))  # the one who comes when there is nobody
+        readers.append(reader_of_a_page(directory / "oracle.bin", 6000))  # the one who comes when there is nobody
         for reader in readers:
             self.assertEqual(reader.communicate(timeout=60)[0].strip(), EIO, self.hydrant.logs())
 

@@ -24,6 +24,15 @@ HYDRANTD, FETCHD, KEEPER = "hydrantd", "hydrant-fetchd", "hydrant-keeper"
 KINDS = {"hydrantd": ((HYDRANTD,), 4), "fetchd": ((FETCHD,), 2), "hydrantd+fetchd": ((HYDRANTD, FETCHD), 2),
          "keeper": ((KEEPER,), 1), "keeper+fetchd": ((KEEPER, FETCHD), 1)}
 
+# Reads one page in a process of its own, and prints what came of that: zeros, bytes, or the number of an error.
+ONE_PAGE = ("import os,sys\nf=os.open(sys.argv[1],os.O_RDONLY)\n"
+            "try:\n d=os.pread(f,4096,int(sys.argv[2])*4096)\n print('zeros' if d==bytes(4096) else 'bytes')\n"
+            "except OSError as e: print(e.errno)\n")
+
+
+def reader_of_a_page(path, number):
+    return subprocess.Popen(["/usr/bin/python3", "-c", ONE_PAGE, path, str(number)], stdout=subprocess.PIPE, text=True)
+
 
 class Kills:
     def __init__(self, hydrant, pages, seed, readers=32, front="fuse"):
